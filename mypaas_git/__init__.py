@@ -1,0 +1,3 @@
+"""mypaas-git: git-push deployments on your own server."""
+
+__version__ = "0.1.0"

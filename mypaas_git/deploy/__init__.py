@@ -1,0 +1,1 @@
+"""The way from a commit to a live release."""

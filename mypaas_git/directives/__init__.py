@@ -1,0 +1,1 @@
+"""Dockerfile text → ServiceSpec, purely."""

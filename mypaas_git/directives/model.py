@@ -1,0 +1,108 @@
+"""What a Dockerfile's directives ask for, as frozen and validated values."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from mypaas_git.names import ServiceName
+
+
+@dataclass(frozen=True)
+class Url:
+    """``http(s)://host[/path]``; ``path`` starts with ``/`` and only ``/`` itself ends so."""
+
+    scheme: Literal["http", "https"]
+    host: str
+    path: str = "/"
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.host}{self.path if self.path != '/' else ''}"
+
+
+@dataclass(frozen=True)
+class Volume:
+    """``source`` is an absolute or ``~`` path of the server, or a named volume's name."""
+
+    source: str
+    target: str
+    read_only: bool = False
+
+    @property
+    def named(self) -> bool:
+        return not self.source.startswith(("/", "~"))
+
+
+@dataclass(frozen=True)
+class EnvVar:
+    """A variable of the container; ``value`` is None when config.toml holds it."""
+
+    key: str
+    value: str | None
+
+
+@dataclass(frozen=True)
+class Publish:
+    """A port of the host that leads into the container; ``host_port`` 0 lets Docker choose."""
+
+    container_port: int
+    host_port: int = 0
+    host_ip: str = ""
+    protocol: Literal["tcp", "udp", "sctp"] = "tcp"
+
+
+@dataclass(frozen=True)
+class Healthcheck:
+    """``path`` is asked every ``interval`` seconds and answers within ``timeout`` seconds."""
+
+    path: str = "/"
+    interval: float = 10.0
+    timeout: float = 2.0
+
+
+@dataclass(frozen=True)
+class ServiceSpec:
+    """Everything that a release asks for, save the image.
+
+    ``scale`` 0 means one container that is stopped before its successor starts.
+    ``healthcheck`` is None when the Dockerfile names none. ``maxcpu`` is in CPUs,
+    ``maxmem`` in bytes, None meaning no limit.
+    """
+
+    service: ServiceName
+    urls: tuple[Url, ...] = ()
+    volumes: tuple[Volume, ...] = ()
+    env: tuple[EnvVar, ...] = ()
+    port: int = 80
+    publish: tuple[Publish, ...] = ()
+    scale: int = 0
+    scale_mode: Literal["roll", "safe"] = "roll"
+    healthcheck: Healthcheck | None = None
+    maxcpu: float | None = None
+    maxmem: int | None = None
+
+    @property
+    def replicas(self) -> int:
+        """How many containers run: at least one."""
+        return max(1, self.scale)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the spec as JSON-able values, for the ledger."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> ServiceSpec:
+        """Return the spec that :meth:`to_dict` described."""
+        check = data["healthcheck"]
+        return cls(
+            **{
+                **data,
+                "service": ServiceName(data["service"]),
+                "urls": tuple(Url(**each) for each in data["urls"]),
+                "volumes": tuple(Volume(**each) for each in data["volumes"]),
+                "env": tuple(EnvVar(**each) for each in data["env"]),
+                "publish": tuple(Publish(**each) for each in data["publish"]),
+                "healthcheck": Healthcheck(**check) if check else None,
+            }
+        )

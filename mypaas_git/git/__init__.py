@@ -1,0 +1,1 @@
+"""Repositories: receiving, storing and reading them. The only room that knows dulwich."""

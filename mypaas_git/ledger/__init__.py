@@ -1,0 +1,1 @@
+"""What was deployed, by whom, with which outcome: durable."""

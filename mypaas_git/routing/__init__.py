@@ -1,0 +1,1 @@
+"""Traefik: from specs to routes, and the proxy itself."""

@@ -1,0 +1,1 @@
+"""Containers and images. The only room that knows the Docker Engine."""
