@@ -1,0 +1,58 @@
+"""Fixtures for every room. Only those that need Docker ask for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from support import engine as docker_engine
+from support.paas import Paas
+from support.registry import run_registry
+
+
+@pytest.fixture(scope="session")
+def engine() -> None:
+    """A Docker Engine that answers, with the images that tests build upon."""
+    if not docker_engine.answers():
+        pytest.fail("the Docker Engine does not answer: run the tests with scripts/test")
+    if not docker_engine.docker("images", "-q", "mypaas-test/busybox"):
+        pytest.fail("no image mypaas-test/busybox: run the tests with scripts/test")
+
+
+@pytest.fixture(scope="session")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """``127.0.0.1:PORT`` of a real image registry."""
+    with run_registry(tmp_path_factory.mktemp("registry")) as address:
+        yield address
+
+
+@pytest.fixture
+def new_paas(
+    engine: None, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[], Paas]]:
+    """Makes servers of a test's own, initialised and not yet started."""
+    made: list[Paas] = []
+
+    def make() -> Paas:
+        made.append(Paas(tmp_path_factory.mktemp("paas")))
+        made[-1].init()
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+@pytest.fixture(scope="session")
+def paas(engine: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Paas]:
+    """One running server for all tests that leave it as they found it.
+
+    Services need names of their own: see ``support.apps.unique``.
+    """
+    shared = Paas(tmp_path_factory.mktemp("shared-paas"))
+    try:
+        shared.init()
+        shared.start()
+        yield shared
+    finally:
+        shared.close()

@@ -1,0 +1,1 @@
+"""What the tests stand on: stock git and ssh, a real engine, a real server."""

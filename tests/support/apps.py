@@ -1,0 +1,75 @@
+"""Apps to deploy: a git repository with a Dockerfile and some files."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from support.stockgit import git
+
+BASE = "mypaas-test/busybox"
+"""The 2 MB image that scripts/test builds; it has sh, httpd, nc and wget."""
+
+_numbers = itertools.count(1)
+
+
+def unique(prefix: str = "app") -> str:
+    """A service name that no other test of this run uses."""
+    return f"{prefix}-{next(_numbers)}-{os.getpid()}"
+
+
+def web_dockerfile(
+    *directives: str, page: str = "hello\n", run: str = "", port: int = 80
+) -> str:
+    """A Dockerfile whose app answers ``page`` on ``/`` at ``port``.
+
+    ``directives`` are written as ``url=http://a.test``; ``run`` is a further RUN line's
+    command.
+    """
+    lines = [
+        f"FROM {BASE}",
+        *(f"# mypaas.{each}" for each in directives),
+        *([f"RUN {run}"] if run else []),
+        f"RUN mkdir -p /www && printf '%b' '{_escaped(page)}' > /www/index.html",
+        # Exec form, and httpd in the foreground: SIGTERM ends it at once.
+        f'CMD ["httpd", "-f", "-p", "{port}", "-h", "/www"]',
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("\n", "\\n").replace("'", "'\\''")
+
+
+def make_app(
+    directory: Path,
+    dockerfile: str | None = None,
+    files: Mapping[str, str | bytes] | None = None,
+    *,
+    name: str = "app",
+) -> Path:
+    """A repository ``directory/name`` with one commit on ``main``; returns its path.
+
+    Without ``dockerfile`` it has none.
+    """
+    app = directory / name
+    app.mkdir(parents=True)
+    git(app, "init", "-q", "-b", "main")
+    everything = dict(files or {})
+    if dockerfile is not None:
+        everything["Dockerfile"] = dockerfile
+    commit(app, everything, "First version")
+    return app
+
+
+def commit(app: Path, files: Mapping[str, str | bytes], message: str = "Change") -> str:
+    """Write ``files``, commit everything that ``app`` holds, return the commit's id."""
+    for path, content in files.items():
+        target = app / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(content.encode() if isinstance(content, str) else content)
+    git(app, "add", "-A")
+    git(app, "commit", "-q", "--allow-empty", "-m", message)
+    return git(app, "rev-parse", "HEAD").stdout.strip()

@@ -1,0 +1,111 @@
+"""Loopback ports, answers over HTTP, and waiting for things to come true."""
+
+from __future__ import annotations
+
+import http.client
+import secrets
+import socket
+import ssl
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+_given: set[int] = set()
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that nobody listens on, a different one each time.
+
+    It lies below the range that the kernel hands out by itself, so that no
+    outgoing connection takes it before its user does.
+    """
+    while True:
+        port = 20000 + secrets.randbelow(12000)
+        if port not in _given and not listening(port) and _can_bind(port):
+            _given.add(port)
+            return port
+
+
+def _can_bind(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def listening(port: int) -> bool:
+    """Whether somebody accepts connections on this port of 127.0.0.1."""
+    with socket.socket() as probe:
+        probe.settimeout(2)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def wait_until(
+    true: Callable[[], object], what: str, *, seconds: float = 30, every: float = 0.02
+) -> None:
+    """Return once ``true()`` is; fail, naming ``what``, after ``seconds``."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {seconds:g} s: {what}")
+        time.sleep(every)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back for one request; ``headers`` has lower-case keys."""
+
+    status: int
+    headers: dict[str, str]
+    text: str
+
+
+def fetch(
+    url: str,
+    *,
+    web: int,
+    web_secure: int = 0,
+    host: str | None = None,
+    headers: dict[str, str] | None = None,
+    seconds: float = 10,
+) -> Answer:
+    """GET ``url`` from the proxy on 127.0.0.1, as if its host's name led there.
+
+    ``host`` overrides the Host header (and SNI). The certificate is not checked:
+    without a public name there is none that could be.
+    """
+    parts = urlsplit(url)
+    name = host or parts.netloc
+    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    if parts.scheme == "https":
+        connection: http.client.HTTPConnection = _Secure(web_secure, name, seconds)
+    else:
+        connection = http.client.HTTPConnection("127.0.0.1", web, timeout=seconds)
+    try:
+        connection.request("GET", path, headers={**(headers or {}), "Host": name})
+        reply = connection.getresponse()
+        body = reply.read().decode("utf-8", "replace")
+        fields = {key.lower(): value for key, value in reply.getheaders()}
+        return Answer(reply.status, fields, body)
+    finally:
+        connection.close()
+
+
+class _Secure(http.client.HTTPConnection):
+    """HTTPS to 127.0.0.1 that asks for the certificate of another name."""
+
+    def __init__(self, port: int, name: str, seconds: float) -> None:
+        super().__init__("127.0.0.1", port, timeout=seconds)
+        self._name = name
+
+    def connect(self) -> None:
+        super().connect()
+        context = ssl.create_default_context()
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        plain = self.sock
+        self.sock = context.wrap_socket(plain, server_hostname=self._name.split(":")[0])

@@ -1,0 +1,196 @@
+"""A server of the test's own: home, namespace, ports and keys, with stock clients."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from support.engine import sweep
+from support.keys import ssh_key
+from support.net import Answer, fetch, free_port, wait_until
+from support.stockgit import clean_env, git, ssh_command, ssh_options
+
+MYPAAS = str(Path(sys.executable).parent / "mypaas")
+PREFIX = "mypaas-test"
+"""Namespaces are ``mypaas-test-<pid of pytest>-<n>``: scripts/test sweeps those of the dead."""
+
+_numbers = itertools.count(1)
+
+
+class Paas:
+    """``mypaas server start`` as a process, and the ways in which people reach it.
+
+    ``root`` is an empty directory; it gets ``home`` (MYPAAS_HOME), ``user`` (the
+    server's ``~``), the admin's key ``admin`` and the server's output.
+    """
+
+    domain = "paas.test"
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.namespace = f"{PREFIX}-{os.getpid()}-{next(_numbers)}"
+        self.home = root / "home"
+        self.user_home = root / "user"
+        self.known_hosts = root / "known_hosts"
+        self.ssh_port, self.web, self.web_secure = free_port(), free_port(), free_port()
+        self.process: subprocess.Popen[bytes] | None = None
+        self.user_home.mkdir(parents=True)
+        self.admin = ssh_key(root, "admin")
+
+    # The server's life.
+
+    def init(self) -> None:
+        """``mypaas server init`` with everything that it would ask."""
+        listens = {
+            "--ssh-listen": self.ssh_port,
+            "--web-listen": self.web,
+            "--web-secure-listen": self.web_secure,
+        }
+        ports = [part for name, port in listens.items() for part in (name, f"127.0.0.1:{port}")]
+        done = self.cli(
+            *("server", "init", "--domain", self.domain, "--email", "admin@paas.test"),
+            *("--admin-key", f"{self.admin}.pub", *ports),
+            *("--namespace", self.namespace, "--yes"),
+        )
+        assert done.returncode == 0, done.stderr + done.stdout
+        self._trust_host_keys()
+
+    def start(self, *, env: Mapping[str, str] | None = None, seconds: float = 120) -> None:
+        """Start the server and wait for its ready line."""
+        assert self.process is None, "it runs already"
+        with (self.root / "out").open("wb") as out, (self.root / "err").open("ab") as err:
+            self.process = subprocess.Popen(
+                [MYPAAS, "server", "start"],
+                env=self.env(env),
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+            )
+        process = self.process
+        wait_until(
+            lambda: self.ready_line() or process.poll() is not None,
+            "the server is ready",
+            seconds=seconds,
+        )
+        if process.poll() is not None and not self.ready_line():
+            self.process = None
+            raise AssertionError(f"server start ended with {process.returncode}:\n{self.log()}")
+
+    def stop(self, sig: signal.Signals = signal.SIGTERM, *, seconds: float = 60) -> int:
+        """Send ``sig``, wait for the end, return the exit code."""
+        assert self.process is not None, "it does not run"
+        process, self.process = self.process, None
+        process.send_signal(sig)
+        try:
+            return process.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise AssertionError(f"did not end within {seconds} s:\n{self.log()}") from None
+
+    def restart(self) -> None:
+        """End the server by SIGTERM and start it again."""
+        self.stop()
+        self.start()
+
+    def close(self) -> None:
+        """End the server and remove whatever it made in the engine."""
+        try:
+            if self.process is not None:
+                self.stop()
+        finally:
+            sweep(self.namespace)
+
+    def ready_line(self) -> str:
+        """``ready ssh=… web=… web_secure=…`` once it was printed, else nothing."""
+        found = re.search(r"^ready .*$", (self.root / "out").read_text(), re.MULTILINE)
+        return found[0] if found else ""
+
+    def log(self) -> str:
+        """What the server has printed, and the log that it keeps in its home."""
+        files = [self.root / "out", self.root / "err", *sorted(self.home.glob("logs/*"))]
+        return "".join(path.read_text("utf-8", "replace") for path in files if path.is_file())
+
+    # The people who use it.
+
+    def env(self, env: Mapping[str, str] | None = None) -> dict[str, str]:
+        """The environment of the server and of its shell."""
+        ours = {"MYPAAS_HOME": str(self.home), "HOME": str(self.user_home)}
+        return clean_env({**ours, **(env or {})})
+
+    def cli(
+        self, *argv: str, stdin: str = "", cwd: Path | None = None, seconds: float = 120
+    ) -> subprocess.CompletedProcess[str]:
+        """``mypaas argv`` in the server's shell."""
+        return _run([MYPAAS, *argv], self.env(), stdin, cwd or self.root, seconds)
+
+    def ssh(
+        self, *argv: str, key: Path | None = None, stdin: str = "", seconds: float = 120
+    ) -> subprocess.CompletedProcess[str]:
+        """``ssh mypaas@server argv`` with the admin's key, or another."""
+        options = ssh_options(key or self.admin, self.known_hosts)
+        where = ["-p", str(self.ssh_port), "mypaas@127.0.0.1"]
+        return _run(["ssh", *options, *where, *argv], clean_env(), stdin, self.root, seconds)
+
+    def url(self, service: str) -> str:
+        """The git remote of a service."""
+        return f"ssh://mypaas@127.0.0.1:{self.ssh_port}/{service}"
+
+    def git_env(self, key: Path | None = None) -> dict[str, str]:
+        """What git needs in its environment to reach this server."""
+        return ssh_command(ssh_options(key or self.admin, self.known_hosts))
+
+    def push(
+        self,
+        app: Path,
+        service: str,
+        branch: str = "main",
+        *options: str,
+        key: Path | None = None,
+        seconds: float = 240,
+    ) -> subprocess.CompletedProcess[str]:
+        """``git push options REMOTE branch``; ``branch`` may be any refspec."""
+        argv = ["push", *options, self.url(service), branch]
+        return git(app, *argv, env=self.git_env(key), check=False, seconds=seconds)
+
+    def deploy(self, app: Path, service: str, *, key: Path | None = None) -> str:
+        """Push ``main``, which must succeed; returns what the pusher saw."""
+        done = self.push(app, service, key=key)
+        assert done.returncode == 0, f"{done.stderr}\n--- server:\n{self.log()}"
+        return done.stderr
+
+    def get(
+        self, url: str, *, host: str | None = None, headers: dict[str, str] | None = None
+    ) -> Answer:
+        """GET ``url`` through Traefik, whatever its host's name resolves to."""
+        ports = {"web": self.web, "web_secure": self.web_secure}
+        return fetch(url, host=host, headers=headers, **ports)
+
+    def _trust_host_keys(self) -> None:
+        public = sorted(self.home.rglob("*.pub"))
+        assert public, f"no host keys below {self.home}"
+        known = [f"[127.0.0.1]:{self.ssh_port} {path.read_text()}" for path in public]
+        self.known_hosts.write_text("".join(known))
+
+
+def _run(
+    argv: list[str], env: dict[str, str], stdin: str, cwd: Path, seconds: float
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        argv,
+        cwd=cwd,
+        env=env,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+        timeout=seconds,
+        check=False,
+    )
