@@ -1,0 +1,101 @@
+"""What the deploy engine asks of whatever runs containers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from mypaas_git.directives.model import Publish, Volume
+from mypaas_git.names import ServiceName
+
+
+@dataclass(frozen=True)
+class ReplicaPlan:
+    """One container to be made. ``maxcpu`` is in CPUs, ``maxmem`` in bytes.
+
+    ``volumes`` have absolute or named sources, ``aliases`` are further names of
+    the container on the services' network.
+    """
+
+    name: str
+    service: ServiceName
+    release: int
+    image: str
+    env: Mapping[str, str] = field(repr=False)
+    aliases: tuple[str, ...] = ()
+    volumes: tuple[Volume, ...] = ()
+    publish: tuple[Publish, ...] = ()
+    maxcpu: float | None = None
+    maxmem: int | None = None
+
+
+@dataclass(frozen=True)
+class Replica:
+    """One container that exists.
+
+    ``state`` is Docker's word (created, running, restarting, exited, …), ``health``
+    that of an image's HEALTHCHECK or None, ``address`` its IP on the services'
+    network while it runs, ``restarts`` how often Docker has restarted it.
+    """
+
+    name: str
+    service: ServiceName
+    release: int
+    state: str
+    exit_code: int = 0
+    restarts: int = 0
+    health: str | None = None
+    address: str | None = None
+
+    @property
+    def running(self) -> bool:
+        return self.state == "running"
+
+
+class Runtime(Protocol):
+    """Builds images and runs replicas; every method may raise EngineDown."""
+
+    def check(self) -> None:
+        """Raise EngineDown unless the engine answers."""
+
+    def build(
+        self,
+        service: ServiceName,
+        release: int,
+        context: Iterable[bytes],
+        log: Callable[[str], None],
+    ) -> str:
+        """Build the tar stream ``context`` and return the image's name.
+
+        Every line of the build's output goes to ``log`` as it comes. Raises BuildFailed.
+        """
+
+    def create(self, plan: ReplicaPlan) -> None:
+        """Create a container without starting it. Raises StartFailed."""
+
+    def start(self, name: str) -> None:
+        """Start a container. Raises StartFailed, and PortInUse where that is why."""
+
+    def stop(self, name: str, grace: float) -> None:
+        """SIGTERM, then SIGKILL after ``grace`` seconds; a missing container is stopped."""
+
+    def remove(self, name: str) -> None:
+        """Remove a container, running or not, but no volume; a missing one is removed."""
+
+    def inspect(self, name: str) -> Replica | None:
+        """The container of this name, or None."""
+
+    def replicas(self, service: ServiceName | None = None) -> list[Replica]:
+        """Every container of ours, of one service or of all."""
+
+    def logs(
+        self, name: str, *, tail: int | None = None, follow: bool = False
+    ) -> Iterator[bytes]:
+        """What a container printed, as it comes; ``tail`` is a number of lines."""
+
+    def images(self, service: ServiceName) -> list[int]:
+        """The releases of ``service`` whose images exist."""
+
+    def remove_image(self, service: ServiceName, release: int) -> None:
+        """Remove the image of a release; one that is missing or in use is left."""

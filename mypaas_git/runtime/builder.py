@@ -1,0 +1,92 @@
+"""Images by the engine's own (classic) builder, its output as plain lines."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import IO, Any, cast
+
+import docker
+from docker.errors import APIError
+
+from mypaas_git.errors import BuildFailed
+from mypaas_git.runtime.client import explanation
+
+
+def build(
+    api: docker.APIClient,
+    context: Iterable[bytes],
+    image: str,
+    labels: Mapping[str, str],
+    log: Callable[[str], None],
+) -> None:
+    """Build the tar stream ``context`` as ``image``; every output line goes to ``log``.
+
+    Raises BuildFailed naming the step and what it said. Format of the answer:
+    Docker Engine API, "Build an image", one JSON object per message.
+    """
+    output = _Output(log)
+    try:
+        for message in api.build(
+            fileobj=cast(IO[bytes], context),  # any iterable is sent in chunks
+            custom_context=True,
+            tag=image,
+            labels=dict(labels),
+            rm=True,
+            forcerm=True,
+            decode=True,
+            timeout=None,
+        ):
+            output.take(message)
+    except APIError as error:
+        raise BuildFailed(_dockerfile_fault(explanation(error))) from error
+    output.end()
+
+
+class _Output:
+    """Turns the builder's messages into lines, and its errors into BuildFailed."""
+
+    def __init__(self, log: Callable[[str], None]) -> None:
+        self._log = log
+        self._partial = ""
+        self._step = ""
+        self._last = ""
+
+    def take(self, message: Mapping[str, Any]) -> None:
+        if "error" in message:
+            self.end()
+            raise BuildFailed(self._fault(str(message["error"])))
+        if "stream" in message:
+            *lines, self._partial = (self._partial + message["stream"]).split("\n")
+            for line in lines:
+                self._line(line)
+        elif "status" in message and not message.get("progressDetail"):
+            about = f"{message['id']}: " if "id" in message else ""
+            self._line(about + message["status"])
+
+    def end(self) -> None:
+        self._line(self._partial)
+        self._partial = ""
+
+    def _line(self, line: str) -> None:
+        if not line.strip():
+            return
+        if re.match(r"Step [0-9]+/[0-9]+ : ", line):
+            self._step = line.strip()
+        elif not line.startswith((" --->", "Removing intermediate")):
+            self._last = line.strip()
+        self._log(line)
+
+    def _fault(self, said: str) -> str:
+        said = " ".join(said.split())
+        code = re.search(r"returned a non-zero code: ([0-9]+)", said)
+        if not code:
+            return f"{self._step}: {said}" if self._step else _dockerfile_fault(said)
+        last = f" ({self._last})" if self._last else ""
+        return f"{self._step} returned {code[1]}{last}"
+
+
+def _dockerfile_fault(said: str) -> str:
+    """What is wrong with the Dockerfile itself, its line number in front."""
+    match = re.search(r"parse error (?:on )?line ([0-9]+): (.*)", said, re.IGNORECASE)
+    return f"Dockerfile line {match[1]}: {match[2]}" if match else said

@@ -1,0 +1,72 @@
+"""The connection to the Docker Engine, and its faults in our words."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+
+import docker
+import requests
+import urllib3
+from docker.errors import APIError, DockerException
+
+from mypaas_git.errors import EngineDown
+
+TIMEOUT = 60
+"""Seconds that the engine may take to answer one request."""
+
+
+# What the SDK lets through when the engine is away, goes away or is silent.
+_LOST = (
+    requests.RequestException,
+    urllib3.exceptions.HTTPError,
+    DockerException,
+    ConnectionError,
+)
+
+
+class Client:
+    """Connects when first needed, so that a server can start before its engine."""
+
+    def __init__(self) -> None:
+        self._api: docker.APIClient | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def api(self) -> docker.APIClient:
+        """The engine's API, in the newest version that both sides speak."""
+        with self._lock:
+            if self._api is None:
+                with engine_errors():
+                    self._api = _connect()
+            return self._api
+
+    def close(self) -> None:
+        with self._lock:
+            if self._api is not None:
+                self._api.close()
+                self._api = None
+
+
+def _connect() -> docker.APIClient:
+    client = docker.from_env(version="auto", timeout=TIMEOUT, max_pool_size=64)
+    return client.api
+
+
+@contextlib.contextmanager
+def engine_errors() -> Iterator[None]:
+    """Turn "nobody answers" into EngineDown; what the engine answered passes through."""
+    try:
+        yield
+    except APIError:
+        raise
+    except _LOST as error:
+        raise EngineDown(
+            "the Docker Engine does not answer; start it (systemctl start docker), push again"
+        ) from error
+
+
+def explanation(error: APIError) -> str:
+    """What the engine said, on one line."""
+    return " ".join(str(error.explanation or error).split())

@@ -1,0 +1,221 @@
+"""The Docker Engine as a runtime.
+
+Everything made here carries the label ``mypaas.namespace`` and, for what belongs
+to a service, ``mypaas.service`` and ``mypaas.release``. Nothing else is touched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from docker.errors import APIError, NotFound
+from docker.types import LogConfig, Mount
+
+from mypaas_git.directives.model import Publish, Volume
+from mypaas_git.errors import PortInUse, StartFailed
+from mypaas_git.names import ServiceName, release_label
+from mypaas_git.runtime.base import Replica, ReplicaPlan
+from mypaas_git.runtime.builder import build
+from mypaas_git.runtime.client import Client, engine_errors, explanation
+
+NAMESPACE = "mypaas.namespace"
+SERVICE = "mypaas.service"
+RELEASE = "mypaas.release"
+# Containers inherit the labels of their image, so a container that somebody else
+# starts from an image of ours has the labels above. This one only we give.
+ROLE = "mypaas.role"
+
+
+class DockerRuntime:
+    """Replicas as containers on one bridge network.
+
+    Docker's names carry the namespace, so that two servers share an engine:
+    the replica ``hello.v1.1`` is the container ``mypaas.hello.v1.1``.
+    """
+
+    def __init__(self, client: Client, *, namespace: str, network: str) -> None:
+        self._client = client
+        self._namespace = namespace
+        self._network = network
+
+    def check(self) -> None:
+        with engine_errors():
+            self._client.api.ping()
+
+    def ensure_network(self) -> None:
+        """Make the services' network unless it exists."""
+        api = self._client.api
+        with engine_errors():
+            if not any(net["Name"] == self._network for net in api.networks([self._network])):
+                api.create_network(
+                    self._network,
+                    driver="bridge",
+                    check_duplicate=True,
+                    labels={NAMESPACE: self._namespace},
+                )
+
+    def build(
+        self,
+        service: ServiceName,
+        release: int,
+        context: Iterable[bytes],
+        log: Callable[[str], None],
+    ) -> str:
+        image = self._image(service, release)
+        with engine_errors():
+            build(self._client.api, context, image, self._labels(service, release), log)
+        return image
+
+    def create(self, plan: ReplicaPlan) -> None:
+        api = self._client.api
+        with engine_errors():
+            host = api.create_host_config(
+                mounts=[self._mount(volume) for volume in plan.volumes],
+                port_bindings=_bindings(plan.publish),
+                nano_cpus=int(plan.maxcpu * 1e9) if plan.maxcpu else None,
+                mem_limit=plan.maxmem,
+                restart_policy={"Name": "unless-stopped"},
+                log_config=LogConfig(
+                    type=LogConfig.types.JSON, config={"max-size": "10m", "max-file": "3"}
+                ),
+            )
+            endpoint = api.create_endpoint_config(aliases=[plan.name, *plan.aliases])
+            networks: Any = {self._network: endpoint}  # its type is misstated in the stubs
+            try:
+                api.create_container(
+                    plan.image,
+                    name=self._container(plan.name),
+                    environment=dict(plan.env),
+                    labels=self._labels(plan.service, plan.release) | {ROLE: "replica"},
+                    ports=[(each.container_port, each.protocol) for each in plan.publish],
+                    host_config=host,
+                    networking_config=api.create_networking_config(networks),
+                )
+            except APIError as error:
+                raise StartFailed(
+                    f"{plan.name} was not created: {explanation(error)}"
+                ) from error
+
+    def start(self, name: str) -> None:
+        with engine_errors():
+            try:
+                self._client.api.start(self._container(name))
+            except APIError as error:
+                raise _start_error(name, explanation(error)) from error
+
+    def stop(self, name: str, grace: float) -> None:
+        with engine_errors(), contextlib.suppress(NotFound):
+            self._client.api.stop(self._container(name), timeout=round(grace))
+
+    def remove(self, name: str) -> None:
+        with engine_errors(), contextlib.suppress(NotFound):
+            try:
+                self._client.api.remove_container(self._container(name), force=True)
+            except APIError as error:
+                if "already in progress" not in explanation(error):
+                    raise
+
+    def inspect(self, name: str) -> Replica | None:
+        with engine_errors(), contextlib.suppress(NotFound):
+            return self._replica(self._client.api.inspect_container(self._container(name)))
+        return None
+
+    def replicas(self, service: ServiceName | None = None) -> list[Replica]:
+        labels = [f"{NAMESPACE}={self._namespace}", f"{ROLE}=replica"]
+        if service is not None:
+            labels.append(f"{SERVICE}={service}")
+        api = self._client.api
+        found = []
+        with engine_errors():
+            for row in api.containers(all=True, filters={"label": labels}):
+                with contextlib.suppress(NotFound):
+                    found.append(self._replica(api.inspect_container(row["Id"])))
+        return sorted(found, key=lambda each: _natural(each.name))
+
+    def logs(
+        self, name: str, *, tail: int | None = None, follow: bool = False
+    ) -> Iterator[bytes]:
+        with engine_errors(), contextlib.suppress(NotFound):
+            yield from self._client.api.logs(
+                self._container(name),
+                stream=True,
+                follow=follow,
+                tail="all" if tail is None else tail,
+            )
+
+    def images(self, service: ServiceName) -> list[int]:
+        with engine_errors():
+            rows = self._client.api.images(self._repository(service))
+        tags = [tag.rpartition(":")[2] for row in rows for tag in row["RepoTags"] or []]
+        return sorted(int(tag[1:]) for tag in tags if re.fullmatch(r"v[1-9][0-9]*", tag))
+
+    def remove_image(self, service: ServiceName, release: int) -> None:
+        with engine_errors(), contextlib.suppress(APIError):
+            self._client.api.remove_image(self._image(service, release))
+
+    def _repository(self, service: ServiceName) -> str:
+        return f"{self._namespace}/{service}"
+
+    def _image(self, service: ServiceName, release: int) -> str:
+        return f"{self._repository(service)}:{release_label(release)}"
+
+    def _container(self, name: str) -> str:
+        return f"{self._namespace}.{name}"
+
+    def _labels(self, service: ServiceName, release: int) -> dict[str, str]:
+        return {NAMESPACE: self._namespace, SERVICE: service, RELEASE: str(release)}
+
+    def _mount(self, volume: Volume) -> Mount:
+        if volume.named:
+            return Mount(
+                volume.target,
+                f"{self._namespace}-{volume.source}",
+                read_only=volume.read_only,
+                labels={NAMESPACE: self._namespace},
+            )
+        Path(volume.source).mkdir(parents=True, exist_ok=True)
+        return Mount(volume.target, volume.source, type="bind", read_only=volume.read_only)
+
+    def _replica(self, data: dict[str, Any]) -> Replica:
+        state, labels = data["State"], data["Config"]["Labels"]
+        network = data["NetworkSettings"]["Networks"].get(self._network) or {}
+        return Replica(
+            name=data["Name"].removeprefix(f"/{self._namespace}."),
+            service=ServiceName(labels[SERVICE]),
+            release=int(labels[RELEASE]),
+            state=state["Status"],
+            exit_code=state["ExitCode"],
+            restarts=data["RestartCount"],
+            health=(state.get("Health") or {}).get("Status"),
+            address=network.get("IPAddress") or None,
+        )
+
+
+def _bindings(publish: Iterable[Publish]) -> dict[int | str, Any]:
+    bindings: dict[int | str, Any] = {}
+    for each in publish:
+        port = str(each.host_port) if each.host_port else ""
+        key = f"{each.container_port}/{each.protocol}"
+        bindings.setdefault(key, []).append((each.host_ip, port))
+    return bindings
+
+
+def _start_error(name: str, said: str) -> StartFailed:
+    if "port is already allocated" in said or "address already in use" in said:
+        port = re.search(r":([0-9]+)(?:/\w+)?(?: failed|: bind)", said)
+        which = f"port {port[1]} of this host" if port else "a port that it publishes"
+        return PortInUse(
+            f"{name} was not started: {which} is in use; free it or change `# mypaas.publish`"
+        )
+    return StartFailed(f"{name} was not started: {said}")
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Sort ``x.v10.2`` behind ``x.v9.1``."""
+    return [
+        (int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)
+    ]

@@ -1,0 +1,354 @@
+"""``config.toml`` as frozen settings: read once, strictly.
+
+An unknown key, a wrong type or a bad value is a :class:`SettingsError` that
+carries the path to the fault, such as ``[docker] keep_releases``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import toml
+
+from mypaas_git.errors import SettingsError
+
+
+@dataclass(frozen=True)
+class Address:
+    """A listening address, written ``A:P``; an IPv6 address stands in brackets."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @classmethod
+    def parse(cls, text: str) -> Address:
+        """Return ``text`` as an address; raises ValueError when it is none."""
+        match = re.fullmatch(r"(?:\[([0-9a-fA-F:.]+)\]|([A-Za-z0-9.-]+)):([0-9]{1,5})", text)
+        if match is None or int(match[3]) > 65535:
+            raise ValueError(f"{text!r} is not an address; write it like 0.0.0.0:2222")
+        return cls(match[1] or match[2], int(match[3]))
+
+
+@dataclass(frozen=True)
+class Init:
+    domain: str = ""
+    email: str = ""
+
+
+@dataclass(frozen=True)
+class Ssh:
+    listen: Address = Address("0.0.0.0", 2222)  # noqa: S104 - a server's ssh faces the world
+
+
+@dataclass(frozen=True)
+class Http:
+    web: Address = Address("0.0.0.0", 80)  # noqa: S104 - and so does its web side
+    web_secure: Address = Address("0.0.0.0", 443)  # noqa: S104
+    acme_server: str = "https://acme-v02.api.letsencrypt.org/directory"
+    acme_ca: str = ""
+
+
+@dataclass(frozen=True)
+class Docker:
+    """``health_timeout`` and ``drain_timeout`` are in seconds."""
+
+    namespace: str = "mypaas"
+    network: str = ""
+    traefik_image: str = "traefik:v3.7"
+    keep_releases: int = 5
+    builder: str = "auto"
+    engine: str = "docker"
+    health_timeout: float = 60.0
+    drain_timeout: float = 10.0
+
+
+@dataclass(frozen=True)
+class Git:
+    """``max_pack_size`` is in bytes."""
+
+    branches: tuple[str, ...] = ("main", "master")
+    max_pack_size: int = 1 << 30
+
+
+@dataclass(frozen=True)
+class Host:
+    volumes: tuple[str, ...] = ("~",)
+    publish: str = "1024-65535"
+
+
+@dataclass(frozen=True)
+class Env:
+    """Secrets: ``common`` for every service, ``services`` for one each, which wins."""
+
+    common: Mapping[str, str] = field(default_factory=dict, repr=False)
+    services: Mapping[str, Mapping[str, str]] = field(default_factory=dict, repr=False)
+
+    def lookup(self, service: str, key: str) -> str | None:
+        return self.services.get(service, {}).get(key, self.common.get(key))
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of one home; :func:`load` makes them."""
+
+    home: Path
+    init: Init = Init()
+    ssh: Ssh = Ssh()
+    http: Http = Http()
+    docker: Docker = Docker()
+    git: Git = Git()
+    host: Host = Host()
+    env: Env = Env()
+
+    @property
+    def network(self) -> str:
+        return self.docker.network or f"{self.docker.namespace}-net"
+
+
+def home_from_environment() -> Path:
+    """The home that ``$MYPAAS_HOME`` names, else ``~/_mypaas``."""
+    return Path(os.environ.get("MYPAAS_HOME") or "~/_mypaas").expanduser().absolute()
+
+
+def load(home: Path) -> Settings:
+    """Read ``home/config.toml``.
+
+    Raises :class:`SettingsError` when it is missing, malformed or has a fault.
+    """
+    path = home / "config.toml"
+    try:
+        data = toml.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise SettingsError(f"there is no {path}; make it with: mypaas server init") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} cannot be read: {error}") from None
+    except (toml.TomlDecodeError, ValueError, IndexError, TypeError) as error:
+        raise SettingsError(f"{path} is not valid TOML: {error}") from None
+    try:
+        return from_dict(home, data)
+    except SettingsError as error:
+        raise SettingsError(f"{path}: {error}") from None
+
+
+def from_dict(home: Path, data: Mapping[str, Any]) -> Settings:
+    """Return the settings that the parsed TOML ``data`` holds."""
+    sections: dict[str, type] = {
+        "init": Init,
+        "ssh": Ssh,
+        "http": Http,
+        "docker": Docker,
+        "git": Git,
+        "host": Host,
+    }
+    values: dict[str, Any] = {}
+    for name, content in data.items():
+        if not isinstance(content, dict):
+            raise SettingsError(f"'{name}' must stand in a section such as [docker]")
+        if name == "env":
+            values[name] = _env(content)
+        elif name in sections:
+            values[name] = _section(name, sections[name], content)
+        else:
+            raise SettingsError(f"unknown section [{name}]{_near(name, [*sections, 'env'])}")
+    return Settings(home=home, **values)
+
+
+def _section(name: str, cls: type, content: Mapping[str, Any]) -> Any:
+    kinds = get_type_hints(cls)
+    values = {}
+    for key, value in content.items():
+        where = f"[{name}] {key}"
+        if key not in kinds:
+            raise SettingsError(f"unknown key {where}{_near(key, kinds)}")
+        try:
+            values[key] = _convert(kinds[key], value)
+            _check(where, values[key])
+        except ValueError as error:
+            raise SettingsError(f"{where}: {error}") from None
+    return cls(**values)
+
+
+def _convert(kind: Any, value: Any) -> Any:
+    """Return the TOML ``value`` as ``kind``; raises ValueError."""
+    if kind is Address and isinstance(value, str):
+        return Address.parse(value)
+    if kind is str and isinstance(value, str):
+        return value
+    if kind is int and isinstance(value, str):
+        return _size(value)
+    if kind is int and isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if kind is float:
+        return _seconds(value)
+    if (
+        kind == tuple[str, ...]
+        and isinstance(value, list)
+        and all(isinstance(each, str) for each in value)
+    ):
+        return tuple(value)
+    wanted = {str: "a text in quotes", int: "a whole number", Address: 'text like "0.0.0.0:80"'}
+    raise ValueError(f"{value!r} is not {wanted.get(kind, 'a list of texts')}")
+
+
+def _size(text: str) -> int:
+    match = re.fullmatch(r"([0-9]{1,12})([bkmg]?)", text.lower())
+    if match is None:
+        raise ValueError(f"{text!r} is not a size; write it like 500m or 1g")
+    return int(match[1]) * {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}[match[2]]
+
+
+def _seconds(value: Any) -> float:
+    match = re.fullmatch(r"([0-9]{1,6}(?:\.[0-9]{1,3})?)(ms|s|m)?", str(value))
+    if match is None or isinstance(value, bool) or float(match[1]) == 0:
+        raise ValueError(f'{value!r} is not a time; write it like "60s"')
+    return float(match[1]) * {"ms": 0.001, "s": 1.0, "m": 60.0, None: 1.0}[match[2]]
+
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,30}")
+_REF = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")
+_HOST = re.compile(r"([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+
+
+_RULES: dict[str, tuple[Callable[[Any], object], str]] = {
+    "[init] domain": (
+        lambda v: not v or _HOST.fullmatch(v),
+        "is not a host name such as paas.example.com",
+    ),
+    "[init] email": (
+        lambda v: not v or re.fullmatch(r"[^@\s,`]+@[^@\s,`]+", v),
+        "is not an email address",
+    ),
+    "[http] acme_server": (
+        lambda v: re.fullmatch(r"https?://[^\s`]+", v),
+        "is not the url of an ACME directory",
+    ),
+    "[docker] namespace": (_NAME.fullmatch, "must be 1 to 31 of a-z, 0-9 and '-'"),
+    "[docker] network": (
+        lambda v: not v or re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}", v),
+        "is not the name of a Docker network",
+    ),
+    "[docker] keep_releases": (lambda v: 1 <= v <= 1000, "must lie between 1 and 1000"),
+    "[docker] builder": (
+        lambda v: v in ("auto", "classic"),
+        'is not supported; use "auto" or "classic"',
+    ),
+    "[docker] engine": (lambda v: v == "docker", 'is not supported; use "docker"'),
+    "[git] branches": (
+        lambda v: v and all(map(_REF.fullmatch, v)),
+        "must name at least one branch, each like main or release/eu",
+    ),
+}
+
+
+def _check(where: str, value: Any) -> None:
+    """Refuse values of the right type that make no sense; raises ValueError."""
+    accepts, complaint = _RULES.get(where, (lambda _: True, ""))
+    if not accepts(value):
+        raise ValueError(f"{value!r} {complaint}")
+
+
+def _env(content: Mapping[str, Any]) -> Env:
+    common: dict[str, str] = {}
+    services: dict[str, dict[str, str]] = {}
+    for key, value in content.items():
+        if isinstance(value, dict):
+            services[key] = {
+                inner: _secret(f"[env.{key}] {inner}", inner, each)
+                for inner, each in value.items()
+            }
+        else:
+            common[key] = _secret(f"[env] {key}", key, value)
+    return Env(common, services)
+
+
+def _secret(where: str, key: str, value: Any) -> str:
+    """A variable's value; messages never show it."""
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", key):
+        raise SettingsError(f"{where}: the name of a variable is made of A-Z, 0-9 and '_'")
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        raise SettingsError(f"{where}: must be a text in quotes")
+    if "\0" in str(value):
+        raise SettingsError(f"{where}: holds a NUL character")
+    return str(value)
+
+
+def _near(word: str, known: Any) -> str:
+    close = difflib.get_close_matches(word, list(known), n=1)
+    if close:
+        return f"; did you mean '{close[0]}'?"
+    return f"; known are: {', '.join(sorted(known))}"
+
+
+TEMPLATE = """\
+# mypaas-git: the settings of this server. What stands behind a '#' is the default.
+# Changes to [env] count from the next deploy, all others from the next start.
+
+[init]
+domain = {domain}  # the server's own name
+email = {email}  # for Let's Encrypt; without it https uses a self-signed certificate
+
+[ssh]
+listen = {ssh}
+
+[http]
+web = {web}
+web_secure = {web_secure}
+# acme_server = "https://acme-v02.api.letsencrypt.org/directory"
+# acme_ca = ""  # a file of extra certificates to trust for acme_server
+
+[docker]
+namespace = {namespace}  # label value and prefix of everything that is created
+# network = "<namespace>-net"
+# traefik_image = "traefik:v3.7"
+# keep_releases = 5
+# health_timeout = "60s"  # how long a new release may take to get ready
+# drain_timeout = "10s"  # how long an old replica may take to stop
+
+[git]
+# branches = ["main", "master"]  # a push to one of these deploys
+# max_pack_size = "1g"
+
+[host]  # what services may ask of this host
+# volumes = ["~"]
+# publish = "1024-65535"
+
+[env]  # secrets, sampled by `# mypaas.env=KEY`
+# API_TOKEN = "..."
+# [env.hello-world]  # only for this service
+# API_TOKEN = "..."
+"""
+
+
+def render(settings: Settings) -> str:
+    """The text of a new ``config.toml`` that says what ``settings`` do."""
+    values = {
+        "domain": settings.init.domain,
+        "email": settings.init.email,
+        "ssh": str(settings.ssh.listen),
+        "web": str(settings.http.web),
+        "web_secure": str(settings.http.web_secure),
+        "namespace": settings.docker.namespace,
+    }
+    encoder = toml.TomlEncoder()
+    return TEMPLATE.format(**{k: encoder.dump_value(v) for k, v in values.items()})
+
+
+def with_changes(settings: Settings, **sections: Mapping[str, Any]) -> Settings:
+    """Return ``settings`` with keys of some sections replaced."""
+    return dataclasses.replace(
+        settings,
+        **{
+            name: dataclasses.replace(getattr(settings, name), **changes)
+            for name, changes in sections.items()
+        },
+    )

@@ -1,0 +1,90 @@
+"""config.toml: read strictly, every fault named by its path."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mypaas_git import settings
+from mypaas_git.errors import SettingsError
+
+
+def write(home: Path, text: str) -> Path:
+    (home / "config.toml").write_text(text)
+    return home
+
+
+def test_an_empty_file_gives_the_defaults(tmp_path: Path) -> None:
+    """Nothing in config.toml is required."""
+    loaded = settings.load(write(tmp_path, ""))
+    assert loaded.git.branches == ("main", "master")
+    assert loaded.git.max_pack_size == 1 << 30
+    assert str(loaded.ssh.listen) == "0.0.0.0:2222"
+    assert loaded.network == "mypaas-net"
+
+
+def test_the_rendered_template_reads_back(tmp_path: Path) -> None:
+    """What init writes is what start reads."""
+    wanted = settings.with_changes(
+        settings.Settings(home=tmp_path),
+        init={"domain": "paas.example.com", "email": "me@example.com"},
+        docker={"namespace": "other"},
+        ssh={"listen": settings.Address("::1", 2022)},
+    )
+    assert settings.load(write(tmp_path, settings.render(wanted))) == wanted
+
+
+def test_secrets_of_a_service_win_and_never_show(tmp_path: Path) -> None:
+    """[env.<service>] wins over [env]; no repr of the settings carries a value."""
+    loaded = settings.load(
+        write(tmp_path, '[env]\nA = "common"\nB = "both"\n[env.hello]\nA = "own"\n')
+    )
+    assert loaded.env.lookup("hello", "A") == "own"
+    assert loaded.env.lookup("hello", "B") == "both"
+    assert loaded.env.lookup("other", "A") == "common"
+    assert loaded.env.lookup("other", "C") is None
+    assert "common" not in repr(loaded)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[dokcer]\n", "unknown section [dokcer]; did you mean 'docker'?"),
+        ("[docker]\nkeep_release = 3\n", "did you mean 'keep_releases'?"),
+        ("[docker]\nkeep_releases = 0\n", "[docker] keep_releases: 0 must lie between"),
+        ("[docker]\nkeep_releases = true\n", "[docker] keep_releases: True is not"),
+        ("[docker]\nkeep_releases = '1_0'\n", "'1_0' is not a size"),
+        ('[ssh]\nlisten = "2222"\n', "[ssh] listen: '2222' is not an address"),
+        ('[ssh]\nlisten = "0.0.0.0:99999"\n', "[ssh] listen"),
+        ("[git]\nbranches = []\n", "[git] branches"),
+        ('[git]\nbranches = ["-f"]\n', "[git] branches"),
+        ('[init]\ndomain = "a b"\n', "[init] domain"),
+        ('[init]\ndomain = "x`) || Host(`y"\n', "[init] domain"),
+        ('[docker]\nhealth_timeout = "soon"\n', "[docker] health_timeout"),
+        ('[docker]\nengine = "swarm"\n', "[docker] engine"),
+        ("[env]\n'a b' = 'x'\n", "[env] a b"),
+        ("domain = 'x'\n", "'domain' must stand in a section"),
+        ("[init\n", "is not valid TOML"),
+    ],
+)
+def test_faults_are_named(tmp_path: Path, text: str, said: str) -> None:
+    """Each fault is one line with the path to it."""
+    with pytest.raises(SettingsError) as caught:
+        settings.load(write(tmp_path, text))
+    assert said in caught.value.message
+    assert "\n" not in caught.value.message
+
+
+def test_a_bad_secret_is_not_shown(tmp_path: Path) -> None:
+    """A fault in [env] names the key, never the value."""
+    with pytest.raises(SettingsError) as caught:
+        settings.load(write(tmp_path, "[env]\nTOKEN = ['hunter2']\n"))
+    assert "TOKEN" in caught.value.message
+    assert "hunter2" not in caught.value.message
+
+
+def test_a_missing_file_says_how_to_make_one(tmp_path: Path) -> None:
+    """A home without a config is no traceback."""
+    with pytest.raises(SettingsError, match="mypaas server init"):
+        settings.load(tmp_path)
