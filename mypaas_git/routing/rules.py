@@ -1,0 +1,102 @@
+"""From a service's urls to Traefik's dynamic configuration. Pure.
+
+Format: Traefik v3, file provider, "HTTP routers / services / middlewares". One
+file holds one service, and its names are ``<service>``, ``<service>.<n>`` and so
+on: a service's name has no dot, so two services never share a name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from mypaas_git.directives.model import ServiceSpec, Url
+from mypaas_git.names import ServiceName
+
+Config = dict[str, Any]
+
+
+def route(
+    spec: ServiceSpec,
+    replicas: Sequence[str],
+    *,
+    cert_resolver: str | None = None,
+    secure_port: int = 443,
+) -> Config | None:
+    """Return the configuration that leads the urls of ``spec`` to ``replicas``.
+
+    None when the service has no url. ``replicas`` are host names on the services'
+    network; ``secure_port`` is where clients reach https.
+    """
+    if not spec.urls:
+        return None
+    name = str(spec.service)
+    config: Config = {
+        "routers": _routers(spec, cert_resolver),
+        "services": {name: {"loadBalancer": _balancer(spec, replicas)}},
+    }
+    if any(url.scheme == "https" for url in spec.urls):
+        redirect = {"scheme": "https", "permanent": True}
+        if secure_port != 443:
+            redirect["port"] = str(secure_port)
+        config["middlewares"] = {_redirect(spec.service): {"redirectScheme": redirect}}
+    return {"http": config}
+
+
+def server_urls(spec: ServiceSpec, replicas: Sequence[str]) -> list[str]:
+    """Where Traefik will send requests."""
+    return [f"http://{replica}:{spec.port}" for replica in replicas]
+
+
+def owner_of(url: Url, specs: Iterable[ServiceSpec]) -> ServiceName | None:
+    """The service among ``specs`` that already has the host and path of ``url``."""
+    for spec in specs:
+        if any((each.host, each.path) == (url.host, url.path) for each in spec.urls):
+            return spec.service
+    return None
+
+
+def _routers(spec: ServiceSpec, cert_resolver: str | None) -> Config:
+    routers: Config = {}
+    plain = {(url.host, url.path) for url in spec.urls if url.scheme == "http"}
+    for number, url in enumerate(spec.urls, 1):
+        # The longest path wins, whatever the length of the host's name.
+        router: Config = {
+            "rule": rule(url),
+            "priority": 1000 + len(url.path),
+            "service": str(spec.service),
+            "entryPoints": ["web"],
+        }
+        if url.scheme == "https":
+            if (url.host, url.path) not in plain:
+                routers[f"{spec.service}.{number}.redirect"] = {
+                    **router,
+                    "middlewares": [_redirect(spec.service)],
+                }
+            router["entryPoints"] = ["websecure"]
+            router["tls"] = {"certResolver": cert_resolver} if cert_resolver else {}
+        routers[f"{spec.service}.{number}"] = router
+    return routers
+
+
+def rule(url: Url) -> str:
+    """The rule that matches the host and everything at or below the path, no more."""
+    host = f"Host(`{url.host}`)"
+    if url.path == "/":
+        return host
+    return f"{host} && (Path(`{url.path}`) || PathPrefix(`{url.path}/`))"
+
+
+def _balancer(spec: ServiceSpec, replicas: Sequence[str]) -> Config:
+    balancer: Config = {"servers": [{"url": url} for url in server_urls(spec, replicas)]}
+    if spec.healthcheck is not None and spec.scale >= 1:
+        balancer["healthCheck"] = {
+            "path": spec.healthcheck.path,
+            "interval": f"{spec.healthcheck.interval:g}s",
+            "timeout": f"{spec.healthcheck.timeout:g}s",
+        }
+    return balancer
+
+
+def _redirect(service: ServiceName) -> str:
+    return f"{service}.https"

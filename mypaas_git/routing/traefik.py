@@ -1,0 +1,178 @@
+"""Routes in effect: one file a service, and Traefik's own word that it serves them."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import http.client
+import json
+import os
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from mypaas_git.directives.model import ServiceSpec
+from mypaas_git.errors import RouterDown, RouteRefused
+from mypaas_git.names import ServiceName
+from mypaas_git.routing import rules
+
+CONFIRM_TIMEOUT = 10.0
+"""Seconds that Traefik may take to serve a new route; it is usually 0.1."""
+
+POLL = 0.02
+USER = "mypaas"
+
+
+class Traefik:
+    """Writes routes and asks Traefik's API whether they are in effect.
+
+    ``api`` tells where that API listens on this host (host, port), or raises
+    RouterDown; ``password`` is what guards it.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        api: Callable[[], tuple[str, int]],
+        password: str,
+        cert_resolver: str | None = None,
+        secure_port: int = 443,
+    ) -> None:
+        self._directory = directory
+        self._api = api
+        self._password = password
+        self._cert_resolver = cert_resolver
+        self._secure_port = secure_port
+
+    def check(self) -> None:
+        """Raise RouterDown unless Traefik answers."""
+        self._get("/api/version")
+
+    def set(self, spec: ServiceSpec, replicas: Sequence[str]) -> None:
+        """Lead the urls of ``spec`` to ``replicas``, and return once Traefik does.
+
+        Raises RouteRefused when it does not within CONFIRM_TIMEOUT; the former
+        route is in effect again then.
+        """
+        before = self._read(spec.service)
+        self.write(spec, replicas)
+        try:
+            self._confirm(spec.service, rules.server_urls(spec, replicas) if spec.urls else [])
+        except RouterDown:
+            self._replace(spec.service, before)
+            raise
+
+    def write(self, spec: ServiceSpec, replicas: Sequence[str]) -> None:
+        """Write the route without waiting for Traefik."""
+        config = rules.route(
+            spec,
+            replicas,
+            cert_resolver=self._cert_resolver,
+            secure_port=self._secure_port,
+        )
+        # Traefik reads YAML, of which JSON is a part.
+        text = json.dumps(config, indent=1).encode() if config else None
+        self._replace(spec.service, text)
+
+    def services(self) -> list[ServiceName]:
+        """The services that have a route."""
+        return [ServiceName(path.stem) for path in self._directory.glob("[a-z0-9]*.yml")]
+
+    def drop(self, service: ServiceName) -> None:
+        """Take the route of ``service`` away."""
+        self._replace(service, None)
+
+    def guard_api(self) -> None:
+        """Write the route of the API itself, behind the password."""
+        digest = hashlib.sha1(self._password.encode(), usedforsecurity=False).digest()
+        # SHA-1 is one of the forms that Traefik knows; 256 random bits need no slow hash.
+        user = f"{USER}:{{SHA}}{base64.b64encode(digest).decode()}"
+        config = {
+            "http": {
+                "routers": {
+                    "_api": {
+                        "rule": "PathPrefix(`/`)",
+                        "entryPoints": ["api"],
+                        "service": "api@internal",
+                        "middlewares": ["_api"],
+                    }
+                },
+                "middlewares": {"_api": {"basicAuth": {"users": [user]}}},
+            }
+        }
+        write_atomically(self._directory / "_api.yml", json.dumps(config, indent=1).encode())
+
+    def _confirm(self, service: ServiceName, servers: list[str]) -> None:
+        deadline = time.monotonic() + CONFIRM_TIMEOUT
+        while self._servers(service) != servers:
+            if time.monotonic() > deadline:
+                raise RouteRefused(
+                    f"Traefik did not take the new route of {service} within "
+                    f"{CONFIRM_TIMEOUT:g} s; its log says why (docker logs)"
+                )
+            time.sleep(POLL)
+        self._refuse_faulty_routers(service)
+
+    def _servers(self, service: ServiceName) -> list[str]:
+        found = self._get(f"/api/http/services/{service}@file")
+        return [each["url"] for each in found["loadBalancer"]["servers"]] if found else []
+
+    def _refuse_faulty_routers(self, service: ServiceName) -> None:
+        for router in self._get(f"/api/http/routers?search={service}.&per_page=1000") or []:
+            own = router["name"].startswith(f"{service}.") and router.get("provider") == "file"
+            if own and router.get("status") != "enabled":
+                errors = "; ".join(router.get("error", ["no reason given"]))
+                raise RouteRefused(f"Traefik refused the rule {router['rule']}: {errors}")
+
+    def _get(self, path: str) -> Any:
+        """The API's answer as JSON, None when it has no such thing. Raises RouterDown."""
+        connection = http.client.HTTPConnection(*self._api(), timeout=5)
+        token = base64.b64encode(f"{USER}:{self._password}".encode()).decode()
+        try:
+            connection.request("GET", path, headers={"Authorization": f"Basic {token}"})
+            answer = connection.getresponse()
+            body = answer.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise RouterDown(f"Traefik does not answer ({error})") from error
+        finally:
+            connection.close()
+        if answer.status == 404:
+            return None
+        if answer.status != 200:
+            raise RouterDown(f"Traefik's API answered {answer.status} to {path}")
+        return json.loads(body)
+
+    def _path(self, service: ServiceName) -> Path:
+        return self._directory / f"{service}.yml"
+
+    def _read(self, service: ServiceName) -> bytes | None:
+        with contextlib.suppress(FileNotFoundError):
+            return self._path(service).read_bytes()
+        return None
+
+    def _replace(self, service: ServiceName, text: bytes | None) -> None:
+        if text is None:
+            self._path(service).unlink(missing_ok=True)
+        elif text != self._read(service):
+            write_atomically(self._path(service), text)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace ``path`` so that a reader, or a crash, sees the old or the new whole.
+
+    The temporary name starts with a dot and has no ending that Traefik reads.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor, not a path
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
