@@ -1,0 +1,33 @@
+# shellcheck shell=bash
+# Removing what a server of a demo or a test has made in the engine.
+
+# sweep NAMESPACE: its containers, networks, volumes and images, and nobody else's.
+sweep() {
+    local ours=(--filter "label=mypaas.namespace=$1" -q)
+    docker ps -a "${ours[@]}" | xargs -r docker rm -f -v >/dev/null
+    docker network ls "${ours[@]}" | xargs -r docker network rm >/dev/null
+    docker volume ls "${ours[@]}" | xargs -r docker volume rm -f >/dev/null
+    docker images "$1/*" --format '{{.Repository}}:{{.Tag}}' | xargs -r docker rmi -f >/dev/null
+}
+
+# sweep_dead: what test runs have left that did not come to their end. A test's
+# namespace names the process that it belonged to: mypaas-test-PID-N.
+sweep_dead() {
+    local namespace pid
+    for namespace in $(test_namespaces); do
+        pid=${namespace#mypaas-test-}
+        pid=${pid%%-*}
+        [ ! -d "/proc/$pid" ] || continue
+        detail "removing what an earlier run left: $namespace"
+        sweep "$namespace"
+    done
+}
+
+test_namespaces() {
+    {
+        docker ps -a --filter label=mypaas.namespace --format '{{.Label "mypaas.namespace"}}'
+        docker network ls --filter label=mypaas.namespace --format '{{.Label "mypaas.namespace"}}'
+        docker volume ls --filter label=mypaas.namespace --format '{{.Label "mypaas.namespace"}}'
+        docker images --format '{{.Repository}}' | cut -d/ -f1
+    } | sort -u | grep -E '^mypaas-test-[0-9]+-[0-9]+$' || true
+}
