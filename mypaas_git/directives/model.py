@@ -44,12 +44,17 @@ class EnvVar:
 
 @dataclass(frozen=True)
 class Publish:
-    """A port of the host that leads into the container; ``host_port`` 0 lets Docker choose."""
+    """A port of the host that leads into the container.
+
+    ``host_port`` 0 lets Docker choose; a ``host_port_end`` other than 0 lets it choose
+    from ``host_port`` to there. ``host_ip`` has no brackets; empty means every address.
+    """
 
     container_port: int
     host_port: int = 0
     host_ip: str = ""
     protocol: Literal["tcp", "udp", "sctp"] = "tcp"
+    host_port_end: int = 0
 
 
 @dataclass(frozen=True)
