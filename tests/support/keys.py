@@ -15,3 +15,13 @@ def ssh_key(directory: Path, name: str = "alice", *, kind: str = "ed25519") -> P
         stdin=subprocess.DEVNULL,
     )
     return path
+
+
+def public_keys(home: Path) -> list[str]:
+    """The public halves of a server's host keys, read from its own files."""
+    files = sorted(home.rglob("ssh_host_*_key"))
+    assert files, f"no host keys below {home}"
+    return [
+        subprocess.check_output(["ssh-keygen", "-y", "-f", str(path)], text=True)
+        for path in files
+    ]

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from support.engine import sweep
-from support.keys import ssh_key
+from support.keys import public_keys, ssh_key
 from support.net import Answer, fetch, free_port, wait_until
 from support.stockgit import clean_env, git, ssh_command, ssh_options
 
@@ -59,7 +59,6 @@ class Paas:
             *("--namespace", self.namespace, "--yes"),
         )
         assert done.returncode == 0, done.stderr + done.stdout
-        self._trust_host_keys()
 
     def start(self, *, env: Mapping[str, str] | None = None, seconds: float = 120) -> None:
         """Start the server and wait for its ready line."""
@@ -81,6 +80,8 @@ class Paas:
         if process.poll() is not None and not self.ready_line():
             self.process = None
             raise AssertionError(f"server start ended with {process.returncode}:\n{self.log()}")
+        lines = [f"[127.0.0.1]:{self.ssh_port} {key}" for key in public_keys(self.home)]
+        self.known_hosts.write_text("".join(lines))
 
     def stop(self, sig: signal.Signals = signal.SIGTERM, *, seconds: float = 60) -> int:
         """Send ``sig``, wait for the end, return the exit code."""
@@ -171,12 +172,6 @@ class Paas:
         """GET ``url`` through Traefik, whatever its host's name resolves to."""
         ports = {"web": self.web, "web_secure": self.web_secure}
         return fetch(url, host=host, headers=headers, **ports)
-
-    def _trust_host_keys(self) -> None:
-        public = sorted(self.home.rglob("*.pub"))
-        assert public, f"no host keys below {self.home}"
-        known = [f"[127.0.0.1]:{self.ssh_port} {path.read_text()}" for path in public]
-        self.known_hosts.write_text("".join(known))
 
 
 def _run(
