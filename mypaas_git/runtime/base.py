@@ -36,7 +36,7 @@ class Replica:
 
     ``state`` is Docker's word (created, running, restarting, exited, …), ``health``
     that of an image's HEALTHCHECK or None, ``address`` its IP on the services'
-    network while it runs, ``restarts`` how often Docker has restarted it.
+    network while it runs.
     """
 
     name: str
@@ -44,7 +44,6 @@ class Replica:
     release: int
     state: str
     exit_code: int = 0
-    restarts: int = 0
     health: str | None = None
     address: str | None = None
 
@@ -76,6 +75,9 @@ class Runtime(Protocol):
 
     def start(self, name: str) -> None:
         """Start a container. Raises StartFailed, and PortInUse where that is why."""
+
+    def keep_up(self, name: str) -> None:
+        """Have the engine restart the container whenever it dies, and after a reboot."""
 
     def stop(self, name: str, grace: float) -> None:
         """SIGTERM, then SIGKILL after ``grace`` seconds; a missing container is stopped."""

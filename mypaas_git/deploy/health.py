@@ -1,0 +1,183 @@
+"""Is a new replica ready to serve?"""
+
+from __future__ import annotations
+
+import http.client
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+
+from mypaas_git.directives.model import Healthcheck, ServiceSpec
+from mypaas_git.errors import StartFailed, Unhealthy
+from mypaas_git.progress import clean_lines
+from mypaas_git.runtime.base import Replica, Runtime
+
+STEADY = 2.0
+"""Seconds that a replica without urls or HEALTHCHECK must stay up to count as ready."""
+
+FIRST_POLL, LAST_POLL = 0.02, 0.5
+"""Seconds between two looks at a replica, from the first to the last."""
+
+LOG_LINES = 20
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What is asked of a replica before it may serve; ``None`` means no request.
+
+    ``below`` is the status from which on an answer is a bad one.
+    """
+
+    probe: Healthcheck | None
+    port: int = 80
+    host: str = "localhost"
+    below: int = 400
+
+
+def gate_of(spec: ServiceSpec) -> Gate:
+    """The gate that ``spec`` asks for.
+
+    A url or ``mypaas.healthcheck`` means HTTP with a status of 2xx or 3xx. Where
+    neither scale nor healthcheck promise a good ``/``, any answer below 500 will do.
+    """
+    host = spec.urls[0].host if spec.urls else "localhost"
+    if spec.healthcheck is not None:
+        return Gate(spec.healthcheck, spec.port, host)
+    if not spec.urls:
+        return Gate(None)
+    return Gate(Healthcheck(), spec.port, host, 400 if spec.scale else 500)
+
+
+def wait_ready(
+    runtime: Runtime,
+    names: Sequence[str],
+    gate: Gate,
+    timeout: float,
+    report: Callable[[str], None],
+) -> None:
+    """Return once every replica passes the gate, all watched at the same time.
+
+    ``report`` gets a line for each that does. Raises StartFailed when one exits and
+    Unhealthy when one is not ready after ``timeout`` seconds; both carry its last lines.
+    """
+    failed = threading.Event()
+
+    def watch(name: str) -> None:
+        try:
+            seconds = _Watch(runtime, name, gate, timeout, failed).wait()
+        except BaseException:
+            failed.set()
+            raise
+        report(f"{name} healthy after {seconds:.1f} s")
+
+    with ThreadPoolExecutor(max_workers=len(names)) as pool:
+        done, _ = wait([pool.submit(watch, n) for n in names], return_when=FIRST_EXCEPTION)
+    # The one that failed first says why; the others were only told to give up.
+    errors = [error for future in done if (error := future.exception()) is not None]
+    errors.sort(key=lambda error: isinstance(error, _GaveUp))
+    if errors:
+        raise errors[0]
+
+
+class _GaveUp(Exception):
+    """Another replica failed, so this one no longer matters."""
+
+
+class _Watch:
+    def __init__(
+        self,
+        runtime: Runtime,
+        name: str,
+        gate: Gate,
+        timeout: float,
+        others_failed: threading.Event,
+    ) -> None:
+        self._runtime = runtime
+        self._name = name
+        self._gate = gate
+        self._timeout = timeout
+        self._others_failed = others_failed
+        self._started = time.monotonic()
+        self._last = "no answer"
+
+    def wait(self) -> float:
+        """Return the seconds until the replica was ready."""
+        pause = FIRST_POLL
+        while not self._ready():
+            if self._seconds() > self._timeout:
+                raise self._unhealthy()
+            if self._others_failed.wait(pause):
+                raise _GaveUp
+            pause = min(LAST_POLL, pause * 1.5)
+        return self._seconds()
+
+    def _ready(self) -> bool:
+        replica = self._runtime.inspect(self._name)
+        if replica is None or replica.state not in ("created", "running"):
+            raise self._exited(replica)
+        if self._gate.probe is not None:
+            return self._answers(self._gate.probe, replica)
+        if replica.health is not None:
+            self._last = f"its HEALTHCHECK says {replica.health}"
+            if replica.health == "unhealthy":
+                raise self._unhealthy()
+            return replica.health == "healthy"
+        return self._seconds() >= STEADY
+
+    def _answers(self, probe: Healthcheck, replica: Replica) -> bool:
+        if replica.address is None:
+            return False
+        connection = http.client.HTTPConnection(
+            replica.address, self._gate.port, timeout=probe.timeout
+        )
+        try:
+            connection.request("GET", probe.path, headers=self._headers())
+            status = connection.getresponse().status
+        except (OSError, http.client.HTTPException) as error:
+            self._last = _why(error)
+            return False
+        finally:
+            connection.close()
+        self._last = f"status {status}"
+        return 200 <= status < self._gate.below
+
+    def _headers(self) -> dict[str, str]:
+        return {"Host": self._gate.host, "User-Agent": "mypaas-healthcheck"}
+
+    def _seconds(self) -> float:
+        return time.monotonic() - self._started
+
+    def _exited(self, replica: Replica | None) -> StartFailed:
+        lines = self._log()
+        code = f" with code {replica.exit_code}" if replica else ""
+        said = f": {lines[-1].strip()}" if lines else " and printed nothing"
+        return StartFailed(
+            f"{self._name} exited{code} after {self._seconds():.1f} s{said}", details=lines
+        )
+
+    def _unhealthy(self) -> Unhealthy:
+        probe = self._gate.probe
+        if probe is None:
+            what = f"{self._name} did not get healthy in {self._seconds():.0f} s ({self._last})"
+        else:
+            what = (
+                f"{self._name} gave no good answer to GET {probe.path} on port "
+                f"{self._gate.port} within {self._timeout:g} s (last: {self._last}); "
+                f"does it listen on 0.0.0.0:{self._gate.port}, "
+                f"or is `# mypaas.port` or `# mypaas.healthcheck` missing?"
+            )
+        return Unhealthy(what, details=self._log())
+
+    def _log(self) -> list[str]:
+        text = b"".join(self._runtime.logs(self._name, tail=LOG_LINES))
+        return [line for line in clean_lines(text.decode("utf-8", "replace")) if line.strip()]
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, ConnectionRefusedError):
+        return "connection refused"
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    return type(error).__name__ if not str(error) else clean_lines(str(error))[0]

@@ -1,0 +1,61 @@
+"""From a spec and an image to the containers to be made. Pure."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+from mypaas_git.directives.model import ServiceSpec, Volume
+from mypaas_git.names import release_label, replica_name
+from mypaas_git.runtime.base import ReplicaPlan
+
+
+def replica_plans(
+    spec: ServiceSpec,
+    release: int,
+    image: str,
+    env: Mapping[str, str],
+    expand: Callable[[str], str],
+) -> tuple[ReplicaPlan, ...]:
+    """Return one plan per replica of ``release``.
+
+    ``env`` has a value for every variable of the spec; ``expand`` turns a volume's
+    ``~`` into a path.
+    """
+    names = [replica_name(spec.service, release, index) for index in _indexes(spec)]
+    return tuple(
+        ReplicaPlan(
+            name=name,
+            service=spec.service,
+            release=release,
+            image=image,
+            env={**env, **own_variables(spec, release, name)},
+            aliases=(spec.service,),
+            volumes=tuple(_expanded(volume, expand) for volume in spec.volumes),
+            publish=spec.publish,
+            maxcpu=spec.maxcpu,
+            maxmem=spec.maxmem,
+        )
+        for name in names
+    )
+
+
+def own_variables(spec: ServiceSpec, release: int, replica: str) -> dict[str, str]:
+    """What every container is told about itself."""
+    return {
+        "MYPAAS_SERVICE": spec.service,
+        "MYPAAS_SCALE": str(spec.scale),
+        "MYPAAS_PORT": str(spec.port),
+        "MYPAAS_CONTAINER": replica,
+        "MYPAAS_RELEASE": release_label(release),
+    }
+
+
+def _indexes(spec: ServiceSpec) -> range:
+    return range(1, spec.replicas + 1)
+
+
+def _expanded(volume: Volume, expand: Callable[[str], str]) -> Volume:
+    if volume.named:
+        return volume
+    return dataclasses.replace(volume, source=expand(volume.source))

@@ -1,0 +1,62 @@
+"""What no longer serves goes away, in the background."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import structlog
+
+from mypaas_git.errors import MypaasError
+from mypaas_git.ledger.model import State
+from mypaas_git.ledger.store import Ledger
+from mypaas_git.names import ServiceName
+from mypaas_git.runtime.base import Runtime
+
+log = structlog.get_logger()
+
+
+class Retirer:
+    """Stops and removes old replicas, then images beyond ``keep`` releases.
+
+    ``grace`` is how many seconds a replica gets between SIGTERM and SIGKILL. What
+    a crash interrupts is found again by its label when the server next starts.
+    """
+
+    def __init__(self, runtime: Runtime, ledger: Ledger, *, grace: float, keep: int) -> None:
+        self._runtime = runtime
+        self._ledger = ledger
+        self._grace = grace
+        self._keep = keep
+        self._pool = ThreadPoolExecutor(max_workers=8, thread_name_prefix="retire")
+
+    def retire(self, service: ServiceName, names: Sequence[str]) -> None:
+        """Begin to take ``names`` away and return at once."""
+        self._pool.submit(self._retire, service, tuple(names))
+
+    def close(self) -> None:
+        """Return once everything begun has ended."""
+        self._pool.shutdown(wait=True)
+
+    def _retire(self, service: ServiceName, names: Sequence[str]) -> None:
+        try:
+            for name in names:
+                self._runtime.stop(name, self._grace)
+                self._runtime.remove(name)
+            self.prune(service)
+        except MypaasError as error:
+            log.warning("retire-failed", service=service, replicas=names, error=str(error))
+        except Exception:
+            log.exception("retire-failed", service=service, replicas=names)
+
+    def prune(self, service: ServiceName) -> None:
+        """Remove images of releases that neither serve nor are kept for a rollback."""
+        images = self._runtime.images(service)
+        releases = self._ledger.releases(service)
+        served = [each.number for each in releases if each.live_at is not None]
+        kept = set(served[: self._keep]) | {
+            each.number for each in releases if each.state.underway or each.state is State.LIVE
+        }
+        for number in images:
+            if number not in kept:
+                self._runtime.remove_image(service, number)
