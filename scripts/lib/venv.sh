@@ -17,6 +17,7 @@ make_venv() {
 install_into_venv() {
     local python
     find_python
+    [ -e /etc/ssl/certs/ca-certificates.crt ] || install_packages ca-certificates
     say "Making .venv: pip install -e .[embedded,dev]"
     [ -x .venv/bin/python ] && .venv/bin/python -c '' || rm -rf .venv
     quietly venv "$python" -m venv .venv
