@@ -68,7 +68,9 @@ class _Reading:
     def check_service(self, default: ServiceName | None, *, pinned: bool) -> None:
         """Find out whether the Dockerfile is for the service it was sent to."""
         if default is None and "mypaas.service" not in self._first:
-            self._fault(0, "names no service; add a line '# mypaas.service=my-app'")
+            self._fault(
+                0, "the Dockerfile names no service; add a line '# mypaas.service=my-app'"
+            )
         for number, name in self._items["mypaas.service"]:
             if pinned and default is not None and name != default:
                 self._fault(
@@ -162,7 +164,8 @@ def _invalid(faults: Sequence[Fault]) -> DirectivesInvalid:
     if len(ordered) > MAX_FAULTS:
         details.append(f"and {len(ordered) - MAX_FAULTS} more")
     more = f" (and {len(ordered) - 1} more)" if len(ordered) > 1 else ""
-    return DirectivesInvalid(f"Dockerfile {details[0]}{more}", details=details)
+    where = "Dockerfile " if ordered[0].number else ""
+    return DirectivesInvalid(f"{where}{details[0]}{more}", details=details)
 
 
 def _detail(fault: Fault) -> str:

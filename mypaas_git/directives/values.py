@@ -154,7 +154,8 @@ def scale(text: str) -> Scale:
 def healthcheck(text: str) -> Healthcheck:
     """Return ``/path [interval [timeout]]``."""
     path, *durations = _words(text)
-    if len(durations) > 2 or _HEALTH_PATH.fullmatch(path) is None or "//" in path:
+    legal = _HEALTH_PATH.fullmatch(path) and "//" not in path and len(path) <= 1000
+    if len(durations) > 2 or not legal:
         raise BadValue(
             f"{_shown(text)} is not a health check; write a path, then optionally interval "
             "and timeout, such as '/health 10s 2s'"
