@@ -70,7 +70,7 @@ def expand(source: str, rules: HostRules) -> str:
 
 
 def always_forbidden(home: str, state: str) -> tuple[str, ...]:
-    """Return what no config opens: Docker's own, our ``state``, the keys at ``home``."""
+    """Return what no config opens: Docker's own, our ``state``, what ``home`` logs in with."""
     return (*_NEVER, state, *(f"{home.rstrip('/')}/{name}" for name in _NEVER_AT_HOME))
 
 
