@@ -1,0 +1,191 @@
+"""The port on which clients arrive."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import paramiko
+import structlog
+
+from mypaas_git.access.keys import KeyFile
+from mypaas_git.errors import SettingsError
+from mypaas_git.ssh.session import Backend, Connection
+from mypaas_git.ssh.transport import LOGIN_SECONDS, PatientSocket
+
+BACKLOG = 128
+LINGER_SECONDS = 1.0
+"""How long a client may take to hang up by itself after its last command."""
+JOIN_SECONDS = 5.0
+
+log: Any = structlog.get_logger()
+
+
+class Listener:
+    """Accepts clients at ``address`` and serves each in threads of its own.
+
+    ``address`` is a host and port; port 0 takes a free one. A client that has not
+    logged in after ``login_seconds`` is dropped.
+    """
+
+    def __init__(
+        self,
+        address: tuple[str, int],
+        host_keys: Sequence[paramiko.PKey],
+        keys: KeyFile,
+        backend: Backend,
+        *,
+        max_connections: int = 200,
+        login_seconds: float = LOGIN_SECONDS,
+    ) -> None:
+        self._address = address
+        self._host_keys = host_keys
+        self._keys = keys
+        self._backend = backend
+        self._max_connections = max_connections
+        self._login_seconds = login_seconds
+        self._stopping = threading.Event()
+        self._lock = threading.Lock()
+        self._connections: set[Connection] = set()
+        self._socket: socket.socket | None = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """The host and port; once started, the real port instead of 0."""
+        return self._address
+
+    def start(self) -> None:
+        """Listen and accept; raises :class:`SettingsError` when the port cannot be had."""
+        listening = _bind(*self._address)
+        host, port = listening.getsockname()[:2]
+        self._address = (host, port)
+        self._socket = listening
+        self._thread = threading.Thread(
+            target=self._accept, args=[listening], name="ssh-accept", daemon=True
+        )
+        self._thread.start()
+
+    def stop(self, grace: float = 10.0) -> None:
+        """Accept nobody else, give running commands ``grace`` seconds, close everything."""
+        self._stopping.set()
+        self._stop_accepting()
+        connections = self._current()
+        for connection in connections:
+            connection.refuse_commands()
+        deadline = time.monotonic() + grace
+        _join(connections, _sessions, deadline)
+        # A client hangs up by itself when its command has ended and it has read it all.
+        busy = [connection for connection in connections if connection.had_commands]
+        _join(busy, _transport, min(deadline, time.monotonic() + LINGER_SECONDS))
+        for connection in connections:
+            connection.transport.close()
+        end = time.monotonic() + JOIN_SECONDS
+        _join(connections, _transport, end)
+        _join(connections, _sessions, end)
+        for thread in [thread for each in connections for thread in each.sessions]:
+            log.warning("a command does not end", thread=thread.name)
+
+    def _stop_accepting(self) -> None:
+        if self._socket is None or self._thread is None:
+            return
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)  # wakes accept()
+        self._thread.join()
+        self._socket.close()
+
+    def _accept(self, listening: socket.socket) -> None:
+        while not self._stopping.is_set():
+            try:
+                accepted, peer = listening.accept()
+            except OSError as error:
+                if not self._stopping.is_set():
+                    log.warning("cannot accept a connection", error=str(error))
+                    self._stopping.wait(0.2)  # most likely out of descriptors
+                continue
+            self._welcome(accepted, _shown(*peer[:2]))
+
+    def _welcome(self, accepted: socket.socket, peer: str) -> None:
+        if len(self._current()) >= self._max_connections:
+            log.warning("too many connections", peer=peer, limit=self._max_connections)
+            accepted.close()
+            return
+        sock = PatientSocket(accepted.detach(), self._login_seconds)
+        connection = Connection(
+            sock,
+            peer,
+            host_keys=self._host_keys,
+            keys=self._keys,
+            backend=self._backend,
+            ended=self._forget,
+        )
+        with self._lock:
+            self._connections.add(connection)
+        try:
+            connection.start()
+        except RuntimeError:
+            log.exception("no thread for a connection", peer=peer)
+            self._forget(connection)
+            sock.release()
+
+    def _forget(self, connection: Connection) -> None:
+        with self._lock:
+            self._connections.discard(connection)
+
+    def _current(self) -> list[Connection]:
+        with self._lock:
+            return list(self._connections)
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    try:
+        family, _, _, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        # "::" means every address of the host, IPv4 too, as with other servers.
+        return socket.create_server(
+            address[:2],
+            family=family,
+            backlog=BACKLOG,
+            dualstack_ipv6=host == "::" and socket.has_dualstack_ipv6(),
+        )
+    except OSError as error:
+        raise SettingsError(
+            f"cannot listen on {_shown(host, port)}: {_why(error)}; "
+            "set another address in config.toml, [ssh] listen"
+        ) from error
+
+
+def _why(error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return "another program has this port"
+    if error.errno == errno.EACCES:
+        return "ports below 1024 need root"
+    return (error.strerror or str(error)).lower()
+
+
+def _shown(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _sessions(connection: Connection) -> list[threading.Thread]:
+    return connection.sessions
+
+
+def _transport(connection: Connection) -> list[threading.Thread]:
+    return [connection.transport]
+
+
+def _join(
+    connections: Iterable[Connection],
+    threads: Callable[[Connection], list[threading.Thread]],
+    deadline: float,
+) -> None:
+    for connection in connections:
+        for thread in threads(connection):
+            thread.join(max(0.0, deadline - time.monotonic()))
