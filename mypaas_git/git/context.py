@@ -1,0 +1,162 @@
+"""The build context: a commit's tree as a tar stream, made without touching the disk.
+
+What ``.dockerignore`` excludes is left out. Modes and symlinks are those of
+the tree. Times are the commit's: no builder asks for them when it looks into
+its cache, but a web server that makes its ETags of them does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from tarfile import BLOCKSIZE, DIRTYPE, PAX_FORMAT, REGTYPE, SYMTYPE, TarInfo
+from typing import TYPE_CHECKING, NamedTuple
+
+from dulwich.objects import S_ISGITLINK, Blob, Tree, TreeEntry
+
+from mypaas_git.errors import TreeRefused
+from mypaas_git.git.check import name_fault
+from mypaas_git.git.ignore import DockerIgnore
+from mypaas_git.progress import clean
+
+if TYPE_CHECKING:
+    from mypaas_git.git.repository import Repository
+
+ALWAYS = frozenset({"Dockerfile", ".dockerignore"})
+"""The builder needs these; it removes them itself if the ignore file says so."""
+MAX_IGNORE_FILE = 1 << 20
+MAX_LINK = 4095
+"""Bytes of a symlink's target, Linux's PATH_MAX without its NUL."""
+MAX_DEPTH = 2048
+"""Directories within each other, as git's own core.maxTreeDepth."""
+CHUNK = 1 << 18
+"""Bytes that are handed on at once."""
+DIRECTORY, SYMLINK = 0o040000, 0o120000
+
+
+def context(repository: Repository, commit: str) -> Iterator[bytes]:
+    """Yield the context of ``commit`` as a tar archive.
+
+    Raises :class:`TreeRefused` naming the path that no context can hold, and
+    :class:`GitRefused` when objects are missing.
+    """
+    ignore = repository.read_file(commit, ".dockerignore", MAX_IGNORE_FILE) or b""
+    when = max(0, min(repository.commit(commit).commit_time, (1 << 33) - 1))
+    return _Context(repository, DockerIgnore(_text(ignore)), when).stream(
+        repository.tree_of(commit)
+    )
+
+
+class _Directory(NamedTuple):
+    """A directory that is being walked; its name and what is left of it, last first."""
+
+    path: str
+    entries: list[TreeEntry]
+
+
+class _Context:
+    """One tar stream in the making."""
+
+    def __init__(self, repository: Repository, ignore: DockerIgnore, when: int) -> None:
+        self._repository = repository
+        self._ignore = ignore
+        self._when = when
+        # Directories whose own header was written.
+        self._made = {""}
+
+    def stream(self, tree: str) -> Iterator[bytes]:
+        buffer = bytearray()
+        for piece in self._pieces(tree):
+            buffer += piece
+            if len(buffer) >= CHUNK:
+                yield bytes(buffer)
+                buffer.clear()
+        # Two empty blocks end an archive.
+        yield bytes(buffer) + bytes(2 * BLOCKSIZE)
+
+    def _pieces(self, tree: str) -> Iterator[bytes]:
+        """Yield headers and contents, walking the tree without recursion."""
+        walk = [self._directory("", tree)]
+        while walk:
+            directory = walk[-1]
+            if not directory.entries:
+                walk.pop()
+                continue
+            entry = directory.entries.pop()
+            path = directory.path + _text(_name(directory.path, entry))
+            excluded = path not in ALWAYS and self._ignore.excludes(path)
+            if entry.mode == DIRECTORY:
+                if excluded and not self._ignore.has_exceptions:
+                    continue
+                if len(walk) > MAX_DEPTH:
+                    raise TreeRefused(
+                        f"{_shown(path)[:80]}… is over {MAX_DEPTH} directories deep"
+                    )
+                if not excluded:
+                    yield from self._make(path)
+                walk.append(self._directory(path + "/", _text(entry.sha or b"")))
+            elif not excluded:
+                yield from self._make(directory.path.rstrip("/"))
+                yield from self._file(path, entry)
+
+    def _directory(self, path: str, tree: str) -> _Directory:
+        found: Tree = self._repository.tree(tree)
+        return _Directory(path, list(found.iteritems())[::-1])
+
+    def _make(self, path: str) -> Iterator[bytes]:
+        """Yield the headers of a directory and of those above it that have none yet."""
+        missing = []
+        while path not in self._made:
+            missing.append(path)
+            self._made.add(path)
+            path = path.rpartition("/")[0]
+        for each in reversed(missing):
+            yield self._header(each, DIRTYPE, 0o755)
+
+    def _file(self, path: str, entry: TreeEntry) -> Iterator[bytes]:
+        mode = entry.mode or 0
+        if S_ISGITLINK(mode):
+            raise TreeRefused(
+                f"{_shown(path)} is a submodule, whose files are not pushed: commit them "
+                f"in its place, or name it in .dockerignore"
+            )
+        blob = self._repository.object(_text(entry.sha or b""))
+        if not isinstance(blob, Blob):
+            raise TreeRefused(f"{_shown(path)} is no file, although its tree says so")
+        if mode == SYMLINK:
+            yield self._header(path, SYMTYPE, 0o777, link=_target(path, blob.data))
+            return
+        data = blob.data
+        yield self._header(path, REGTYPE, 0o755 if mode & 0o100 else 0o644, size=len(data))
+        yield data
+        yield bytes(-len(data) % BLOCKSIZE)
+
+    def _header(
+        self, path: str, kind: bytes, mode: int, *, size: int = 0, link: str = ""
+    ) -> bytes:
+        info = TarInfo(path + "/" if kind == DIRTYPE else path)
+        info.type, info.mode, info.size, info.linkname = kind, mode, size, link
+        info.mtime = self._when
+        return info.tobuf(PAX_FORMAT, "utf-8", "surrogateescape")
+
+
+def _name(directory: str, entry: TreeEntry) -> bytes:
+    """The entry's name; a repository that another server fills may hold anything."""
+    name: bytes = entry.path or b""
+    fault = name_fault(name)
+    if fault:
+        raise TreeRefused(f"{_shown(directory + _text(name))} has a name that {fault}")
+    return name
+
+
+def _target(path: str, data: bytes) -> str:
+    if not data or len(data) > MAX_LINK or b"\0" in data:
+        raise TreeRefused(f"{_shown(path)} is a symlink with an impossible target")
+    return _text(data)
+
+
+def _shown(path: str) -> str:
+    return clean(path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"))
+
+
+def _text(name: bytes) -> str:
+    return name.decode("utf-8", "surrogateescape")

@@ -1,0 +1,269 @@
+"""The bare repositories, one for each service, and what is read from and moved in them."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import TypeVar
+
+from dulwich.errors import ChecksumMismatch, NotGitRepository, RefFormatError
+from dulwich.file import FileLocked
+from dulwich.object_store import DiskObjectStore
+from dulwich.objects import S_ISGITLINK, ZERO_SHA, Blob, Commit, ObjectID, ShaFile, Tag, Tree
+from dulwich.refs import HEADREF, Ref
+from dulwich.repo import Repo
+
+from mypaas_git.errors import (
+    GitRefused,
+    NameRefused,
+    RefRefused,
+    RepositoryMissing,
+    TreeRefused,
+)
+from mypaas_git.git.context import context
+from mypaas_git.names import ServiceName
+from mypaas_git.progress import clean
+
+_Kind = TypeVar("_Kind", Blob, Commit, Tree)
+
+MAX_PEELS = 10
+"""Tags of tags of tags that are followed to a commit."""
+MAX_SUBJECT = 200
+"""Characters of a commit's first line that are shown."""
+
+
+class Repositories:
+    """All services' repositories, as ``root/NAME.git``."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def exists(self, name: ServiceName) -> bool:
+        return self._path(name).is_dir()
+
+    def names(self) -> list[ServiceName]:
+        """The names of the services that have a repository, sorted."""
+        found = []
+        for path in sorted(self._root.glob("*.git")):
+            with suppress(NameRefused):
+                found.append(ServiceName.parse(path.name.removesuffix(".git")))
+        return found
+
+    def open(self, name: ServiceName) -> Repository:
+        """Raises :class:`RepositoryMissing`."""
+        if not self.exists(name):
+            raise RepositoryMissing(
+                f"there is no repository '{name}' yet: the first push to it creates it"
+            )
+        return Repository.at(self._path(name))
+
+    def open_or_create(self, name: ServiceName) -> Repository:
+        """Open the repository; a new one appears whole or not at all."""
+        if not self.exists(name):
+            self._create(name)
+        return self.open(name)
+
+    def _create(self, name: ServiceName) -> None:
+        self._root.mkdir(parents=True, exist_ok=True)
+        made = Path(tempfile.mkdtemp(prefix=".new-", dir=self._root))
+        try:
+            Repo.init_bare(str(made), default_branch=b"main").close()
+            made.rename(self._path(name))
+        except OSError:
+            # Somebody else's first push was quicker; a directory with files is not replaced.
+            if not self.exists(name):
+                raise
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
+
+    def _path(self, name: ServiceName) -> Path:
+        return self._root / f"{name}.git"
+
+
+class Repository:
+    """One bare repository, opened for one thread; object ids are hex strings."""
+
+    def __init__(self, repo: Repo) -> None:
+        self.dulwich = repo
+
+    @classmethod
+    def at(cls, path: Path) -> Repository:
+        """Open any bare repository. Raises :class:`RepositoryMissing`."""
+        try:
+            return cls(Repo(str(path), bare=True))
+        except (NotGitRepository, FileNotFoundError) as error:
+            raise RepositoryMissing(f"there is no git repository at {path}") from error
+
+    def __enter__(self) -> Repository:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.dulwich.close()
+
+    @property
+    def store(self) -> DiskObjectStore:
+        store = self.dulwich.object_store
+        if not isinstance(store, DiskObjectStore):
+            raise GitRefused("the repository's objects are not on this disk")
+        return store
+
+    def refs(self) -> dict[str, str]:
+        """Everything below ``refs/`` with the object that it names."""
+        return {
+            _text(name): _text(sha)
+            for name, sha in sorted(self.dulwich.refs.as_dict().items())
+            if name.startswith(b"refs/")
+        }
+
+    def ref(self, name: str) -> str | None:
+        try:
+            return _text(self.dulwich.refs[Ref(_bytes(name))])
+        except KeyError:
+            return None
+
+    def move_ref(self, name: str, old: str | None, new: str | None) -> None:
+        """Set ``name`` to ``new`` provided that it still is ``old``; None means no such ref.
+
+        Raises :class:`RefRefused` when it is not, when somebody holds its lock
+        file, and when its name collides with another's.
+        """
+        try:
+            moved = self._swap(Ref(_bytes(name)), _id(old), _id(new))
+        except FileLocked as error:
+            raise RefRefused(
+                f"{clean(name)} is locked: another push is moving it, or one crashed; "
+                f"if trying again does not help, have {_lock_name(error)} removed on the server"
+            ) from None
+        except (NotADirectoryError, IsADirectoryError, FileExistsError):
+            raise RefRefused(
+                f"{clean(name)} cannot be there: a longer or shorter name of a ref is in its way"
+            ) from None
+        except RefFormatError:
+            raise RefRefused(f"{clean(name)} is not a name for a ref") from None
+        if not moved:
+            raise RefRefused(f"{clean(name)} moved meanwhile: fetch it, merge, and push again")
+
+    def _swap(self, name: Ref, old: ObjectID, new: ObjectID) -> bool:
+        refs = self.dulwich.refs
+        if new == ZERO_SHA:
+            return refs.remove_if_equals(name, old)
+        # None would mean "whatever it is"; the zero id means "not there".
+        return refs.set_if_equals(name, old, new)
+
+    def adopt_head(self, ref: str) -> None:
+        """Point a HEAD that leads nowhere to ``ref``, so that clones check something out."""
+        if self.ref("HEAD") is None:
+            self.dulwich.refs.set_symbolic_ref(HEADREF, Ref(_bytes(ref)))
+
+    def tree_of(self, commit: str) -> str:
+        """The id of the tree of ``commit``, which may be a tag of one.
+
+        Raises :class:`GitRefused` when it is missing or not a commit.
+        """
+        return _text(self.commit(commit).tree)
+
+    def commit_subject(self, commit: str) -> str:
+        """The first line of the commit's message, clean and not too long."""
+        message = self.commit(commit).message.lstrip().split(b"\n", 1)[0]
+        return clean(message.decode("utf-8", "replace"))[:MAX_SUBJECT]
+
+    def read_file(self, commit: str, path: str, limit: int) -> bytes | None:
+        """Return a file's contents, None when there is no such path.
+
+        Raises :class:`TreeRefused` for what is no file, or longer than ``limit`` bytes.
+        """
+        mode, sha = self._entry(commit, path)
+        if sha is None:
+            return None
+        kind = _not_a_file(mode)
+        if kind:
+            raise TreeRefused(f"{clean(path)} is a {kind}: it must be a regular file")
+        data = _expect(self.object(_text(sha)), Blob, clean(path)).data
+        if len(data) > limit:
+            raise TreeRefused(
+                f"{clean(path)} is {len(data)} bytes long: at most {limit} are read"
+            )
+        return data
+
+    def context(self, commit: str) -> Iterator[bytes]:
+        """The build context of ``commit`` as a tar stream: see ``context.py``."""
+        return context(self, commit)
+
+    def commit(self, commit: str) -> Commit:
+        """Return the commit; tags are peeled. Raises :class:`GitRefused`."""
+        found = self.object(commit)
+        for _ in range(MAX_PEELS):
+            if not isinstance(found, Tag):
+                break
+            found = self.object(_text(found.object[1]))
+        return _expect(found, Commit, commit)
+
+    def tree(self, tree: str) -> Tree:
+        """Raises :class:`GitRefused` when it is missing or something else."""
+        return _expect(self.object(tree), Tree, tree)
+
+    def object(self, id_: str) -> ShaFile:
+        """Raises :class:`GitRefused` when it is missing or damaged."""
+        try:
+            return self.store[_id(id_)]
+        except (KeyError, ValueError, AssertionError):  # the latter two: no id at all
+            raise GitRefused(f"the object {clean(id_)} is missing") from None
+        except ChecksumMismatch:
+            raise GitRefused(f"the object {clean(id_)} is damaged on the server") from None
+
+    def _entry(self, commit: str, path: str) -> tuple[int, ObjectID | None]:
+        """Return the mode and id of what is at ``path``, the id None when nothing is."""
+        mode, sha = 0o40000, ObjectID(_bytes(self.tree_of(commit)))
+        for name in path.split("/"):
+            if _not_a_file(mode) != "directory":
+                return 0, None
+            try:
+                mode, sha = self.tree(_text(sha))[_bytes(name)]
+            except KeyError:
+                return 0, None
+        return mode, sha
+
+
+def _not_a_file(mode: int) -> str | None:
+    """What an entry of this mode is, None when it is a file."""
+    if S_ISGITLINK(mode):
+        return "submodule"
+    return {0o040000: "directory", 0o120000: "symlink"}.get(mode & 0o170000)
+
+
+def _expect(found: ShaFile, kind: type[_Kind], shown: str) -> _Kind:
+    if not isinstance(found, kind):
+        raise GitRefused(
+            f"{clean(shown)} is a {_text(found.type_name)}, not a {_text(kind.type_name)}"
+        )
+    return found
+
+
+def _lock_name(error: FileLocked) -> str:
+    name = error.lockfilename
+    path = Path(name.decode("utf-8", "replace") if isinstance(name, bytes) else name)
+    return clean("/".join(path.parts[-4:]))
+
+
+def _id(hex_id: str | None) -> ObjectID:
+    return ZERO_SHA if hex_id is None else ObjectID(hex_id.encode("ascii", "replace"))
+
+
+def _text(name: bytes) -> str:
+    return name.decode("utf-8", "surrogateescape")
+
+
+def _bytes(name: str) -> bytes:
+    return name.encode("utf-8", "surrogateescape")
