@@ -19,7 +19,8 @@ install_into_venv() {
     find_python
     [ -e /etc/ssl/certs/ca-certificates.crt ] || install_packages ca-certificates
     say "Making .venv: pip install -e .[embedded,dev]"
-    [ -x .venv/bin/python ] && .venv/bin/python -c '' || rm -rf .venv
+    # One whose Python has gone, or that was moved, is no use.
+    .venv/bin/pip --version >/dev/null 2>&1 || rm -rf .venv
     quietly venv "$python" -m venv .venv
     quietly pip .venv/bin/python -m pip install -e '.[embedded,dev]'
 }
