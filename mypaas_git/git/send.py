@@ -135,7 +135,7 @@ class _Session:
         self.stream = stream
         self._proto = Protocol(stream.read, stream.write)
         with self._understood():
-            self.refs, self.offers = read_pkt_refs_v1(self._proto.read_pkt_seq())
+            self.refs, self.offers = read_pkt_refs_v1(iter(self.read_line, None))
             if self.offers and b"side-band-64k" not in self.offers:
                 raise GitProtocolError("it does not offer side-band-64k")
             if b"object-format=sha256" in self.offers:
@@ -161,8 +161,12 @@ class _Session:
                 self._proto.write_pkt_line(line)
 
     def read_line(self) -> bytes | None:
+        """Return the next line, None at a flush. Raises the server's own refusal."""
         with self._understood():
-            return self._proto.read_pkt_line()
+            line = self._proto.read_pkt_line()
+        if line is not None and line.startswith(b"ERR "):
+            raise GitRefused(_plain(line[4:]))
+        return line
 
     def bands(self, show: Callable[[str], None]) -> Iterator[bytes]:
         """Yield the data of the first band; the lines of the second go to ``show``."""
