@@ -103,8 +103,10 @@ def test_addresses(
 
 @pytest.mark.parametrize(
     "text",
-    ["", "::1", "[]", "[host", "host:", "host:0", "host:65536", "host:٢٢", "host\n"]
-    + ["a b", "-oProxy=x", "@host", "host/x", "ssh://host"],
+    [
+        *("", "::1", "[]", "[host", "host:", "host:0", "host:65536", "host:٢٢", "host\n"),
+        *("a b", "-oProxy=x", "@host", "host/x", "ssh://host"),
+    ],
 )
 def test_what_is_no_address(text: str) -> None:
     """Anything else is a matter of usage."""
