@@ -10,6 +10,7 @@
     │   └── HostRefused       host-refused        a service may not ask this of the host
     ├── KeyRefused            key-refused         a public key that cannot be added
     ├── DirectivesInvalid     directives-invalid  all faults of one Dockerfile
+    │   └── DockerfileMissing dockerfile-missing
     ├── GitRefused            git-refused         anything wrong with what was pushed
     │   ├── RepositoryMissing repository-missing
     │   ├── PackRefused       pack-refused
@@ -78,6 +79,10 @@ class KeyRefused(MypaasError):
 
 class DirectivesInvalid(MypaasError):
     code = "directives-invalid"
+
+
+class DockerfileMissing(DirectivesInvalid):
+    code = "dockerfile-missing"
 
 
 class GitRefused(MypaasError):

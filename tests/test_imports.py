@@ -24,8 +24,8 @@ MAY_IMPORT = {
     "deploy": BOTTOM | {"ledger", "runtime.base", "routing", "directives", "progress"},
     "hook": BOTTOM | {"access", "directives", "deploy", "git", "progress"},
 }
-# The composition root and the commands that come through it know everybody.
-UNBOUND = {"app", "cli"}
+# The composition root, the server that it makes, and the commands know everybody.
+UNBOUND = {"app", "server", "cli"}
 ONLY_IN = {
     "dulwich": {"git"},
     "paramiko": {"ssh", "access/keys.py"},

@@ -201,7 +201,9 @@ class DockerRuntime:
 def _bindings(publish: Iterable[Publish]) -> dict[int | str, Any]:
     bindings: dict[int | str, Any] = {}
     for each in publish:
-        port = str(each.host_port) if each.host_port else ""
+        port = str(each.host_port or "")
+        if each.host_port_end:
+            port += f"-{each.host_port_end}"
         key = f"{each.container_port}/{each.protocol}"
         bindings.setdefault(key, []).append((each.host_ip, port))
     return bindings

@@ -1,0 +1,150 @@
+"""The composition root: the one place that knows which part goes where."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+
+from mypaas_git.access import host
+from mypaas_git.access.keys import KeyFile
+from mypaas_git.deploy.engine import Engine
+from mypaas_git.deploy.lock import ServiceLocks
+from mypaas_git.deploy.reconcile import Reconciler
+from mypaas_git.deploy.retire import Retirer
+from mypaas_git.git.repository import Repositories
+from mypaas_git.hook import PostReceive
+from mypaas_git.ledger.store import Ledger
+from mypaas_git.routing import proxy
+from mypaas_git.routing.traefik import Traefik, write_atomically
+from mypaas_git.runtime.client import Client
+from mypaas_git.runtime.docker import DockerRuntime
+from mypaas_git.runtime.proxy import ProxyContainer
+from mypaas_git.settings import Settings, load
+
+
+class Home:
+    """Where things lie below ``$MYPAAS_HOME``."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.toml"
+        self.authorized_keys = path / "authorized_keys"
+        self.host_keys = path / "host_keys"
+        self.repositories = path / "repos"
+        self.ledger = path / "ledger.db"
+        self.routes = path / "routes"
+        self.acme = path / "acme"
+        self.logs = path / "logs"
+        self.locks = path / "locks"
+        self.api_password = path / "traefik.password"
+        self.server_lock = path / "server.lock"
+
+    def make(self) -> None:
+        """Make whatever directory is missing, for our eyes only."""
+        for directory in (self.path, self.repositories, self.routes, self.acme, self.logs):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+class App:
+    """The parts of one home, wired together. Nothing is contacted before it is needed."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.home = Home(settings.home)
+        self.home.make()
+        docker = settings.docker
+        self.client = Client()
+        self.keys = KeyFile(self.home.authorized_keys)
+        self.repositories = Repositories(self.home.repositories)
+        self.ledger = Ledger(self.home.ledger)
+        self.runtime = DockerRuntime(
+            self.client, namespace=docker.namespace, network=settings.network
+        )
+        self.proxy = ProxyContainer(
+            self.client,
+            name=f"{docker.namespace}-traefik",
+            namespace=docker.namespace,
+            network=settings.network,
+        )
+        self.router = Traefik(
+            self.home.routes,
+            api=lambda: self.proxy.port(proxy.API_PORT),
+            password=self._api_password(),
+            cert_resolver=proxy.RESOLVER if settings.init.email else None,
+            secure_port=settings.http.web_secure.port,
+        )
+        self.retirer = Retirer(
+            self.runtime, self.ledger, grace=docker.drain_timeout, keep=docker.keep_releases
+        )
+        rules = _host_rules(settings)
+        self.engine = Engine(
+            ledger=self.ledger,
+            runtime=self.runtime,
+            router=self.router,
+            retirer=self.retirer,
+            locks=ServiceLocks(self.home.locks),
+            outputs=self.home.logs,
+            expand=lambda source: host.expand(source, rules),
+            health_timeout=docker.health_timeout,
+            grace=docker.drain_timeout,
+        )
+        self.hook = PostReceive(self.engine, lookup=self._secret, rules=rules)
+        self.reconciler = Reconciler(
+            ledger=self.ledger,
+            runtime=self.runtime,
+            router=self.router,
+            env_of=self.hook.env_of,
+            expand=lambda source: host.expand(source, rules),
+        )
+
+    @classmethod
+    def at(cls, home: Path) -> App:
+        """The app of a home whose ``config.toml`` exists. Raises SettingsError."""
+        return cls(load(home))
+
+    def close(self) -> None:
+        """Let what runs in the background end."""
+        self.retirer.close()
+        self.client.close()
+
+    def proxy_plan(self, image: str) -> proxy.ProxyPlan:
+        """How Traefik is to be run here."""
+        http, init = self.settings.http, self.settings.init
+        return proxy.plan(
+            name=f"{self.settings.docker.namespace}-traefik",
+            image=image,
+            web=(http.web.host, http.web.port),
+            web_secure=(http.web_secure.host, http.web_secure.port),
+            routes=str(self.home.routes),
+            acme=str(self.home.acme),
+            email=init.email,
+            acme_server=http.acme_server,
+            acme_ca=http.acme_ca,
+        )
+
+    def _secret(self, service: str, key: str) -> str | None:
+        """A value of [env], read anew, so that a new secret needs no restart."""
+        return load(self.home.path).env.lookup(service, key)
+
+    def _api_password(self) -> str:
+        path = self.home.api_password
+        if not path.exists():
+            write_atomically(path, secrets.token_urlsafe(32).encode())
+        return path.read_text("ascii").strip()
+
+
+def _host_rules(settings: Settings) -> host.HostRules:
+    home = os.path.expanduser("~")  # noqa: PTH111 - as text: it is compared, not opened
+    state = str(settings.home)
+    low, high = host.parse_publish_range(settings.host.publish)
+    forbidden = host.always_forbidden(home, state)
+    rules = host.HostRules((), forbidden, low, high, home)
+    roots = [host.expand(root, rules) for root in settings.host.volumes]
+    return host.HostRules(_real(roots), _real(forbidden), low, high, home)
+
+
+def _real(paths: Sequence[str]) -> tuple[str, ...]:
+    """The paths as they are called and, behind symbolic links, as they are."""
+    return tuple(dict.fromkeys([*paths, *map(os.path.realpath, paths)]))

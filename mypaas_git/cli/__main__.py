@@ -1,0 +1,78 @@
+"""The ``mypaas`` command in a shell."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+
+import structlog
+
+from mypaas_git.app import App
+from mypaas_git.cli.context import Context, local_identity
+from mypaas_git.cli.push import push
+from mypaas_git.cli.server import server
+from mypaas_git.cli.tree import run, tree
+from mypaas_git.settings import home_from_environment
+
+
+class Shell:
+    """The process's own input and output."""
+
+    gone = False
+
+    def read(self, n: int) -> bytes:
+        return sys.stdin.buffer.read(n)
+
+    def write(self, data: bytes) -> None:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+
+    def write_error(self, data: bytes) -> None:
+        sys.stderr.buffer.write(data)
+        sys.stderr.buffer.flush()
+
+
+def main() -> None:
+    """Run the command line and exit with its code."""
+    configure_logging(logging.INFO if sys.argv[1:3] == ["server", "start"] else logging.ERROR)
+    apps: list[App] = []
+
+    def make_app() -> App:
+        apps.append(App.at(home_from_environment()))
+        return apps[0]
+
+    context = Context(make_app, local_identity(), Shell())
+    try:
+        code = run(tree(server, push), sys.argv[1:], context)
+        for app in apps:
+            app.close()
+    except KeyboardInterrupt:
+        context.note("mypaas: interrupted")
+        code = 130
+    except BrokenPipeError:  # `mypaas logs … | head`
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    sys.exit(code)
+
+
+def configure_logging(level: int) -> None:
+    """Send our log, and errors of the libraries', to standard error as ``key=value`` lines."""
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"]),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    logging.basicConfig(stream=sys.stderr, level=logging.ERROR)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""click's commands and groups, writing to their context instead of the process's output."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from mypaas_git.cli.context import Context
+
+
+class _OwnHelp(click.Command):
+    """``--help`` goes where the command's answer goes: a session of many over ssh."""
+
+    def get_help_option(self, ctx: click.Context) -> click.Option | None:
+        option = super().get_help_option(ctx)
+        if option is not None:
+            option.callback = _show_help
+        return option
+
+
+class Command(_OwnHelp):
+    pass
+
+
+class Group(_OwnHelp, click.Group):
+    command_class = Command
+    group_class = type
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Accept ``keys:add`` for ``keys add``."""
+        first, colon, rest = args[0].partition(":")
+        if colon and first in self.commands and rest:
+            args = [first, rest, *args[1:]]
+        return super().resolve_command(ctx, args)
+
+
+def _show_help(ctx: click.Context, _: click.Parameter, value: Any) -> None:
+    if value and not ctx.resilient_parsing:
+        context = ctx.find_object(Context)
+        if context is not None:
+            context.say(ctx.get_help())
+        ctx.exit()

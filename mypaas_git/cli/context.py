@@ -1,0 +1,118 @@
+"""What a command works with: who asks, where its output goes, and the app."""
+
+from __future__ import annotations
+
+import functools
+import getpass
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import click
+
+from mypaas_git.access.policy import Identity, Verb, allow
+from mypaas_git.app import App
+from mypaas_git.errors import ServiceMissing
+from mypaas_git.names import ServiceName
+from mypaas_git.progress import clean_lines
+
+
+class Terminal(Protocol):
+    """Where a command reads and writes; ``gone`` tells that nobody is there any more."""
+
+    def read(self, n: int) -> bytes: ...
+
+    def write(self, data: bytes) -> None: ...
+
+    def write_error(self, data: bytes) -> None: ...
+
+    @property
+    def gone(self) -> bool: ...
+
+
+@dataclass
+class Context:
+    """One command's surroundings, the same in the shell and over ssh.
+
+    ``make_app`` is called by the first command that needs the app, so that
+    ``--help`` works without a home.
+    """
+
+    make_app: Callable[[], App]
+    identity: Identity
+    terminal: Terminal
+
+    @functools.cached_property
+    def app(self) -> App:
+        return self.make_app()
+
+    def allow(self, verb: Verb, service: ServiceName | None = None) -> None:
+        """Raise AccessDenied unless whoever asks may do this."""
+        allow(self.identity, verb, service)
+
+    def say(self, text: str) -> None:
+        """Write a line of the command's answer."""
+        self.terminal.write(f"{text}\n".encode())
+
+    def note(self, text: str) -> None:
+        """Write a message beside the answer."""
+        self.terminal.write_error(f"{text}\n".encode())
+
+    def json(self, document: Any) -> None:
+        """Write the answer as one JSON document."""
+        self.say(json.dumps(document, indent=2))
+
+    def table(self, rows: Sequence[Sequence[str]]) -> None:
+        """Write rows in columns, without control characters."""
+        cleaned = [[" ".join(clean_lines(cell)) for cell in row] for row in rows]
+        widths = [max(map(len, column)) for column in zip(*cleaned, strict=True)]
+        for row in cleaned:
+            cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+            self.say("  ".join(cells).rstrip())
+
+    def read_all(self, limit: int) -> bytes:
+        """Everything on standard input, up to ``limit`` bytes."""
+        found = b""
+        while len(found) < limit and (chunk := self.terminal.read(limit - len(found))):
+            found += chunk
+        return found
+
+
+class ServiceParameter(click.ParamType[ServiceName]):
+    """A service's name on a command line."""
+
+    name = "service"
+
+    def convert(
+        self,
+        value: Any,
+        param: click.Parameter | None,  # noqa: ARG002 - click's signature
+        ctx: click.Context | None,  # noqa: ARG002
+    ) -> ServiceName:
+        return ServiceName.parse(value)
+
+
+SERVICE = ServiceParameter()
+
+pass_context = click.make_pass_decorator(Context)
+
+
+def known_service(context: Context, service: ServiceName) -> ServiceName:
+    """Return ``service`` when it exists and whoever asks may see it.
+
+    Raises AccessDenied before anything tells whether it exists, or ServiceMissing.
+    """
+    context.allow(Verb.READ, service)
+    if not context.app.ledger.releases(service):
+        raise ServiceMissing(f"there is no service '{service}'; see: mypaas services")
+    return service
+
+
+def local_identity() -> Identity:
+    """Whoever works in the server's own shell, who could read every file anyway."""
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):
+        name = "shell"
+    return Identity(name=name, admin=True)

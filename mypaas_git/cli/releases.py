@@ -1,0 +1,108 @@
+"""``mypaas releases``: what was deployed, by whom, with which outcome."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import click
+
+from mypaas_git.cli.command import Command, Group
+from mypaas_git.cli.context import SERVICE, Context, known_service, pass_context
+from mypaas_git.cli.services import when
+from mypaas_git.errors import ReleaseMissing
+from mypaas_git.ledger.model import Release, State
+from mypaas_git.names import ServiceName
+
+
+class ReleasesGroup(Group):
+    """``releases SERVICE`` lists, ``releases output SERVICE`` shows a log."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in self.commands:
+            args = ["list", *args]
+        return super().resolve_command(ctx, args)
+
+
+@click.group("releases", cls=ReleasesGroup)
+def releases() -> None:
+    """List a service's releases, or show the output of one.
+
+    `releases SERVICE` is short for `releases list SERVICE`.
+    """
+
+
+@releases.command("list", cls=Command)
+@click.argument("service", type=SERVICE)
+@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+@pass_context
+def list_releases(context: Context, service: ServiceName, as_json: bool) -> None:
+    """List the releases and failed attempts of SERVICE, newest first."""
+    found = context.app.ledger.releases(known_service(context, service))
+    if as_json:
+        context.json([_document(each) for each in found])
+    else:
+        context.table([_row(each) for each in found])
+
+
+@releases.command("output", cls=Command)
+@click.argument("service", type=SERVICE)
+@click.argument("release", required=False)
+@pass_context
+def output(context: Context, service: ServiceName, release: str | None) -> None:
+    """Show the build and deploy log of a RELEASE (v13), or of the newest."""
+    found = _find(context, known_service(context, service), release)
+    path = context.app.engine.output(found)
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(1 << 16):
+                context.terminal.write(chunk)
+    except FileNotFoundError:
+        raise ReleaseMissing(f"the log of {service} {found.label} is gone") from None
+
+
+def _find(context: Context, service: ServiceName, label: str | None) -> Release:
+    if label is None:
+        return context.app.ledger.releases(service)[0]
+    match = re.fullmatch(r"v?([1-9][0-9]{0,8})", label)
+    if match is None:
+        raise ReleaseMissing(f"{label!a} is not the name of a release; they look like v13")
+    return context.app.ledger.release(service, int(match[1]))
+
+
+def _row(release: Release) -> tuple[str, ...]:
+    seconds = "" if release.seconds is None else f"{release.seconds:.1f} s"
+    outcome = release.state.value
+    if release.state is State.FAILED:
+        outcome += f" ({release.reason})"
+    return (
+        release.label,
+        release.commit[:7],
+        release.who,
+        seconds,
+        outcome,
+        when(release.started_at) or "",
+    )
+
+
+def _document(release: Release) -> dict[str, Any]:
+    """The keys that ``--json`` promises."""
+    return {
+        "service": release.service,
+        "release": release.label,
+        "state": release.state.value,
+        "commit": release.commit,
+        "branch": release.branch,
+        "who": release.who,
+        "fingerprint": release.fingerprint,
+        "image": release.image,
+        "started": when(release.started_at),
+        "live": when(release.live_at),
+        "ended": when(release.ended_at),
+        "seconds": None if release.seconds is None else round(release.seconds, 3),
+        "down": round(release.down, 3),
+        "reason": release.reason,
+        "message": release.message,
+    }

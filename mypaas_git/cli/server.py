@@ -1,0 +1,268 @@
+"""``mypaas server``: make a home, serve it, deploy into it. For the server's own shell."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from mypaas_git.access.keys import check_name, parse_public_key
+from mypaas_git.app import App, Home
+from mypaas_git.cli.command import Command, Group
+from mypaas_git.cli.context import Context, pass_context
+from mypaas_git.directives.parse import parse_dockerfile
+from mypaas_git.errors import (
+    DockerfileMissing,
+    EngineDown,
+    KeyRefused,
+    MypaasError,
+    NameRefused,
+    UsageError,
+)
+from mypaas_git.git.receive import RefUpdate
+from mypaas_git.git.repository import Repository
+from mypaas_git.git.snapshot import snapshot
+from mypaas_git.hook import MAX_DOCKERFILE, Push
+from mypaas_git.names import ServiceName
+from mypaas_git.progress import LineProgress, Progress
+from mypaas_git.routing.traefik import write_atomically
+from mypaas_git.server import Server, start_proxy
+from mypaas_git.settings import (
+    Settings,
+    from_dict,
+    home_from_environment,
+    load,
+    render,
+)
+from mypaas_git.ssh.hostkeys import ensure_host_keys, known_hosts_line
+
+T = TypeVar("T")
+
+
+@click.group("server", cls=Group)
+def server() -> None:
+    """Run this server."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A question of ``init`` and where its answer goes in the config."""
+
+    option: str
+    section: str
+    key: str
+    question: str
+
+
+QUESTIONS = (
+    Answer("domain", "init", "domain", "The server's own name, such as paas.example.com"),
+    Answer("email", "init", "email", "Your email address, for Let's Encrypt"),
+    Answer("ssh_listen", "ssh", "listen", "Where git pushes arrive"),
+    Answer("web_listen", "http", "web", "Where http arrives"),
+    Answer("web_secure_listen", "http", "web_secure", "Where https arrives"),
+    Answer("namespace", "docker", "namespace", "The prefix of everything made in Docker"),
+)
+
+
+@server.command("init", cls=Command)
+@click.option("--domain", help="The server's own name.")
+@click.option("--email", help="For Let's Encrypt; none: self-signed certificates.")
+@click.option("--admin-key", metavar="FILE.pub", help="The first admin's public key.")
+@click.option("--ssh-listen", metavar="A:P", help="Where git pushes arrive.")
+@click.option("--web-listen", metavar="A:P", help="Where http arrives.")
+@click.option("--web-secure-listen", metavar="A:P", help="Where https arrives.")
+@click.option("--namespace", help="The prefix of everything made in Docker.")
+@click.option("--yes", is_flag=True, help="Ask nothing: take the defaults.")
+@pass_context
+def init(context: Context, /, *, admin_key: str | None, yes: bool, **told: str | None) -> None:
+    """Make the home: config, host keys, the first admin's key, network, Traefik.
+
+    Can be run again: what is there is kept.
+    """
+    home = Home(home_from_environment())
+    home.make()
+    settings = _configure(context, home, told, ask=not yes)
+    app = App(settings)
+    try:
+        host_keys = ensure_host_keys(home.host_keys)
+        _admit(context, app, admin_key, ask=not yes)
+        _prepare_proxy(context, app)
+        host, port = settings.init.domain or "127.0.0.1", settings.ssh.listen.port
+        context.say(f"home: {home.path}")
+        context.say(f"known_hosts: {known_hosts_line(host, port, host_keys[0])}")
+        context.say("next: mypaas server start")
+    finally:
+        app.close()
+
+
+@server.command("start", cls=Command)
+@pass_context
+def start(context: Context) -> None:
+    """Serve in the foreground until SIGTERM."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    with Server(context.app) as running:
+        context.say(running.ready_line)
+        stop.wait()
+
+
+@server.command("deploy", cls=Command)
+@click.argument("directory", type=click.Path(path_type=Path))
+@pass_context
+def deploy(context: Context, directory: Path) -> None:
+    """Deploy a DIRECTORY of this server, as if it had been pushed."""
+    app = context.app
+    service = _service_of(directory)
+    taken = snapshot(directory)
+    with app.repositories.open_or_create(service) as repository:
+        ref = _branch(repository, app.settings)
+        old = repository.ref(ref)
+        author = f"{context.identity.name} <{context.identity.name}@{os.uname().nodename}>"
+        commit = taken.write_to(
+            repository.path, old, author, f"Deploy of {directory.absolute().name}"
+        )
+        push = Push(
+            repository, RefUpdate(ref, old, commit), context.identity, _progress(context)
+        )
+        with _told_already():
+            app.hook.deploy(push, service, lambda: repository.move_ref(ref, old, commit))
+
+
+@server.command("post-receive", cls=Command, hidden=True)
+@pass_context
+def post_receive(context: Context) -> None:
+    """Deploy what another git server received: for hooks/post-receive.
+
+    Reads git's `old new ref` lines from standard input, in the repository's directory.
+    """
+    path = Path(os.environ.get("GIT_DIR", ".")).resolve()
+    progress = _progress(context)
+    for line in context.read_all(1 << 20).decode("utf-8", "replace").splitlines():
+        match = re.fullmatch(r"([0-9a-f]{40}) ([0-9a-f]{40}) (refs/\S+)", line)
+        if match is None:
+            raise UsageError(f"{line!a} is not a line that git gives to post-receive")
+        old, new = (None if set(each) == {"0"} else each for each in match.group(1, 2))
+        with Repository.at(path) as repository, _told_already():
+            push = Push(repository, RefUpdate(match[3], old, new), context.identity, progress)
+            _deploy_moved(context.app, push, path)
+
+
+def _deploy_moved(app: App, push: Push, path: Path) -> None:
+    """Deploy one ref of a repository that belongs to another git server."""
+    if push.branch not in app.settings.git.branches:
+        if push.update.ref.startswith("refs/heads/"):
+            deploys = " or ".join(app.settings.git.branches)
+            push.progress.detail(f"{push.branch} is stored; a push to {deploys} deploys")
+        return
+    try:
+        default = ServiceName.parse(path.name.removesuffix(".git"))
+    except NameRefused:
+        default = None  # the Dockerfile has to say it
+    app.hook.deploy_moved(push, default)
+
+
+@contextlib.contextmanager
+def _told_already() -> Iterator[None]:
+    """End the command with 1 on a failure that its progress has told already."""
+    try:
+        yield
+    except MypaasError as error:
+        raise click.exceptions.Exit(1) from error
+
+
+def _configure(
+    context: Context, home: Home, told: dict[str, str | None], *, ask: bool
+) -> Settings:
+    """Return the settings of the home, writing its config unless there is one."""
+    if home.config.exists():
+        settings = load(home.path)
+        for answer in QUESTIONS:
+            now = str(getattr(getattr(settings, answer.section), answer.key))
+            if told[answer.option] not in (None, now):
+                context.note(
+                    f"{home.config} is there and kept: [{answer.section}] {answer.key} stays "
+                    f"{now!r}; edit the file to change it"
+                )
+        return settings
+    sections: dict[str, dict[str, Any]] = {}
+    defaults = Settings(home=home.path)
+    for answer in QUESTIONS:
+        default = str(getattr(getattr(defaults, answer.section), answer.key))
+        value = told[answer.option]
+        if value is None:
+            value = _ask(answer.question, default) if ask else default
+        sections.setdefault(answer.section, {})[answer.key] = value
+    settings = from_dict(home.path, sections)
+    write_atomically(home.config, render(settings).encode())
+    return settings
+
+
+def _ask(question: str, default: str) -> str:
+    return str(click.prompt(question, default=default, show_default=bool(default), err=True))
+
+
+def _admit(context: Context, app: App, file: str | None, *, ask: bool) -> None:
+    """Let the first admin in, unless somebody is already."""
+    if file is None and ask and not app.keys.entries():
+        file = _ask("The first admin's public key", "~/.ssh/id_ed25519.pub")
+    if file is None:
+        if not app.keys.entries():
+            context.note(
+                "nobody may push yet; add a key: mypaas keys add NAME FILE.pub --admin"
+            )
+        return
+    try:
+        text = Path(file).expanduser().read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise KeyRefused(f"{file} cannot be read: {error}") from None
+    _, blob = parse_public_key(text)
+    if any(entry.blob == blob for entry in app.keys.entries()):
+        return
+    entry = app.keys.add(_name_of(text), text, admin=True, services=None, expires=None)
+    context.say(f"admin: {entry.name}  {entry.fingerprint}")
+
+
+def _name_of(public_key: str) -> str:
+    """The key's comment, where it can serve as a name."""
+    words = public_key.split()
+    try:
+        return check_name(words[2])
+    except (IndexError, KeyRefused):
+        return "admin"
+
+
+def _prepare_proxy(context: Context, app: App) -> None:
+    """Bring Traefik up now, so that the first start is quick."""
+    try:
+        start_proxy(app, context.note)
+    except EngineDown:
+        context.note("the Docker Engine does not answer; start it before: mypaas server start")
+
+
+def _service_of(directory: Path) -> ServiceName:
+    path = directory / "Dockerfile"
+    try:
+        with path.open("rb") as file:
+            text = file.read(MAX_DOCKERFILE + 1)
+    except OSError as error:
+        raise DockerfileMissing(f"{path} cannot be read: {error.strerror}") from None
+    return parse_dockerfile(text, default_service=None).service
+
+
+def _branch(repository: Repository, settings: Settings) -> str:
+    """The deploy branch that is in use, or the first one."""
+    refs = [f"refs/heads/{name}" for name in settings.git.branches]
+    return next((ref for ref in refs if repository.ref(ref)), refs[0])
+
+
+def _progress(context: Context) -> Progress:
+    return LineProgress(lambda line: context.note(line.removesuffix("\n")))

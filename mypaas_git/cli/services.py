@@ -1,0 +1,188 @@
+"""``mypaas services``, ``status`` and ``logs``: what serves, and what it says."""
+
+from __future__ import annotations
+
+import datetime
+import queue
+import threading
+from typing import Any
+
+import click
+
+from mypaas_git.access.policy import may_see
+from mypaas_git.cli.command import Command
+from mypaas_git.cli.context import SERVICE, Context, known_service, pass_context
+from mypaas_git.errors import EngineDown, ServiceMissing
+from mypaas_git.ledger.model import Release, State
+from mypaas_git.names import ServiceName
+from mypaas_git.runtime.base import Replica
+
+
+@click.command("services", cls=Command)
+@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+@pass_context
+def services(context: Context, as_json: bool) -> None:
+    """List the services: release, replicas, urls, health."""
+    names = [name for name in context.app.ledger.services() if may_see(context.identity, name)]
+    found = [summary(context, name) for name in names]
+    if as_json:
+        context.json(found)
+    elif not found:
+        context.note("no service yet; push one: git push mypaas main")
+    else:
+        context.table(
+            [
+                ("SERVICE", "RELEASE", "REPLICAS", "HEALTH", "URLS"),
+                *(_row(each) for each in found),
+            ]
+        )
+
+
+@click.command("status", cls=Command)
+@click.argument("service", type=SERVICE)
+@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+@pass_context
+def status(context: Context, service: ServiceName, as_json: bool) -> None:
+    """Show one SERVICE in full."""
+    found = summary(context, known_service(context, service))
+    if as_json:
+        context.json(found)
+        return
+    lines = {
+        "service": found["service"],
+        "release": found["release"] or "none is live",
+        "commit": found["commit"] or "",
+        "deployed": f"by {found['who']} at {found['since']}" if found["release"] else "",
+        "health": found["health"],
+        "scale": str(found["scale"]) if found["release"] else "",
+        "urls": " ".join(found["urls"]),
+    }
+    context.table([(name, value) for name, value in lines.items() if value])
+    for replica in found["containers"]:
+        context.say(f"  {replica['name']}  {replica['state']}")
+    last = found["last_attempt"]
+    if last and last["state"] == State.FAILED.value:
+        context.say(
+            f"last attempt {last['release']} failed: {last['reason']}: {last['message']}"
+        )
+
+
+@click.command("logs", cls=Command)
+@click.argument("service", type=SERVICE)
+@click.option("-f", "--follow", is_flag=True, help="Go on as more is printed.")
+@click.option(
+    "-n",
+    "--lines",
+    type=click.IntRange(0, 1_000_000),
+    default=100,
+    show_default=True,
+    help="How many lines of each container to begin with.",
+)
+@pass_context
+def logs(context: Context, service: ServiceName, follow: bool, lines: int) -> None:
+    """Show what the containers of SERVICE print."""
+    live = context.app.ledger.live_release(known_service(context, service))
+    replicas = context.app.runtime.replicas(service)
+    names = [each.name for each in replicas if live and each.release == live.number]
+    if not names:
+        raise ServiceMissing(f"no container of {service} runs; see: mypaas status {service}")
+    if follow:
+        _follow(context, names, lines)
+        return
+    for name in names:
+        text = b"".join(context.app.runtime.logs(name, tail=lines))
+        _print(context, name if len(names) > 1 else "", text)
+
+
+def summary(context: Context, service: ServiceName) -> dict[str, Any]:
+    """What is known of a service, with the keys that ``--json`` promises."""
+    releases = context.app.ledger.releases(service)
+    live = next((each for each in releases if each.state is State.LIVE), None)
+    replicas, health = _replicas(context, service, live)
+    return {
+        "service": service,
+        "release": live.label if live else None,
+        "commit": live.commit if live else None,
+        "branch": live.branch if live else None,
+        "who": live.who if live else None,
+        "since": when(live.live_at) if live else None,
+        "scale": live.spec.scale if live else None,
+        "replicas": sum(each.running for each in replicas),
+        "urls": [str(url) for url in live.spec.urls] if live else [],
+        "health": health,
+        "containers": [{"name": each.name, "state": each.state} for each in replicas],
+        "last_attempt": {
+            "release": releases[0].label,
+            "state": releases[0].state.value,
+            "reason": releases[0].reason,
+            "message": releases[0].message,
+        }
+        if releases
+        else None,
+    }
+
+
+def when(seconds: float | None) -> str | None:
+    """A time of the ledger, seconds since the epoch, as ISO 8601 in UTC."""
+    if seconds is None:
+        return None
+    moment = datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc)
+    return moment.isoformat(timespec="seconds")
+
+
+def _replicas(
+    context: Context, service: ServiceName, live: Release | None
+) -> tuple[list[Replica], str]:
+    if live is None:
+        return [], "not live"
+    try:
+        found = context.app.runtime.replicas(service)
+    except EngineDown:
+        return [], "unknown: the Docker Engine does not answer"
+    own = [each for each in found if each.release == live.number]
+    running = sum(each.running and each.health != "unhealthy" for each in own)
+    if running == live.spec.replicas:
+        return own, "healthy"
+    return own, "degraded" if running else "down"
+
+
+def _row(found: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        found["service"],
+        found["release"] or "-",
+        str(found["replicas"]),
+        found["health"],
+        " ".join(found["urls"]),
+    )
+
+
+def _print(context: Context, name: str, text: bytes) -> None:
+    """Write an app's output as it is, each line behind its container's name if given."""
+    prefix = f"{name} | ".encode() if name else b""
+    context.terminal.write(b"".join(prefix + line for line in text.splitlines(keepends=True)))
+
+
+def _follow(context: Context, names: list[str], lines: int) -> None:
+    """Copy what the containers print until they end or the reader leaves."""
+    chunks: queue.Queue[tuple[str, bytes] | None] = queue.Queue(maxsize=100)
+
+    def copy(name: str) -> None:
+        try:
+            for chunk in context.app.runtime.logs(name, tail=lines, follow=True):
+                chunks.put((name, chunk))
+        finally:
+            chunks.put(None)
+
+    # The engine ends these streams; a reader who leaves must not wait for it.
+    for name in names:
+        threading.Thread(target=copy, args=(name,), daemon=True).start()
+    left = len(names)
+    while left and not context.terminal.gone:
+        try:
+            item = chunks.get(timeout=0.5)
+        except queue.Empty:
+            continue
+        if item is None:
+            left -= 1
+        else:
+            _print(context, item[0] if len(names) > 1 else "", item[1])

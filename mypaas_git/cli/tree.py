@@ -1,0 +1,71 @@
+"""The command tree: one part for everybody, one for the server's own shell."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+
+from mypaas_git.access.policy import Identity
+from mypaas_git.app import App
+from mypaas_git.cli.command import Group
+from mypaas_git.cli.context import Context, Terminal
+from mypaas_git.cli.keys import keys, whoami
+from mypaas_git.cli.releases import releases
+from mypaas_git.cli.services import logs, services, status
+from mypaas_git.errors import MypaasError, UsageError
+from mypaas_git.progress import clean, clean_lines
+
+SHARED = (services, status, releases, logs, keys, whoami)
+
+
+def tree(*own: click.Command) -> Group:
+    """The tree that starts with ``mypaas``: the shared commands and ``own``."""
+    group = Group(
+        "mypaas",
+        help="git-push deployments on your own server.",
+        no_args_is_help=False,
+        invoke_without_command=True,
+        callback=_without_command,
+    )
+    for command in (*own, *SHARED):
+        group.add_command(command)
+    return group
+
+
+def run_remote(app: App, identity: Identity, argv: Sequence[str], terminal: Terminal) -> int:
+    """Run one command that came over ssh and return its exit code."""
+    return run(tree(), argv, Context(lambda: app, identity, terminal))
+
+
+def run(group: Group, argv: Sequence[str], context: Context) -> int:
+    """Run one command: 0 is done, 1 refused or failed in one line, 2 a wrong usage.
+
+    Only an unforeseen error is raised.
+    """
+    if argv and argv[0] == "help":
+        argv = [*argv[1:], "--help"]
+    try:
+        code = group.main(list(argv), prog_name="mypaas", standalone_mode=False, obj=context)
+    except click.UsageError as error:
+        where = error.ctx.command_path if error.ctx else "mypaas"
+        context.note(f"mypaas: {clean(error.format_message())} See: {where} --help")
+        return 2
+    except click.Abort:
+        context.note("mypaas: interrupted")
+        return 130
+    except MypaasError as error:
+        for detail in error.details:
+            for line in clean_lines(detail):
+                context.note(f"  {line}")
+        context.note(f"mypaas: {error.code}: {clean(error.message)}")
+        return 2 if isinstance(error, UsageError) else 1
+    return code if isinstance(code, int) else 0
+
+
+@click.pass_context
+def _without_command(ctx: click.Context) -> None:
+    """``mypaas`` alone shows what there is."""
+    context = ctx.find_object(Context)
+    if ctx.invoked_subcommand is None and context is not None:
+        context.say(ctx.get_help())

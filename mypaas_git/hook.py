@@ -1,0 +1,158 @@
+"""What happens to a received commit: it is read, allowed, and deployed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from mypaas_git.access import host
+from mypaas_git.access.policy import Identity
+from mypaas_git.deploy.engine import Engine, Request, show_failure
+from mypaas_git.directives.model import ServiceSpec
+from mypaas_git.directives.parse import parse_dockerfile
+from mypaas_git.errors import DirectivesInvalid, DockerfileMissing, MypaasError, RefRefused
+from mypaas_git.git.receive import RefUpdate
+from mypaas_git.git.repository import Repository
+from mypaas_git.names import ServiceName
+from mypaas_git.progress import Progress
+
+MAX_DOCKERFILE = 1 << 20
+
+Lookup = Callable[[str, str], "str | None"]
+"""From a service and the name of a variable to its value in config.toml."""
+
+
+@dataclass(frozen=True)
+class Push:
+    """A ref update that arrived in ``repository``, who sent it, and where to tell of it."""
+
+    repository: Repository
+    update: RefUpdate
+    identity: Identity
+    progress: Progress
+
+    @property
+    def branch(self) -> str:
+        return self.update.ref.removeprefix("refs/heads/")
+
+    @property
+    def commit(self) -> str:
+        """The commit to deploy. Raises RefRefused for a deletion."""
+        if self.update.new is None:
+            raise RefRefused(f"{self.branch} cannot be deleted: it names what is live")
+        return self.update.new
+
+
+class PostReceive:
+    """Deploys what was pushed to a deploy branch."""
+
+    def __init__(self, engine: Engine, *, lookup: Lookup, rules: host.HostRules) -> None:
+        self._engine = engine
+        self._lookup = lookup
+        self._rules = rules
+
+    def deploy(self, push: Push, service: ServiceName, move: Callable[[], None]) -> None:
+        """Deploy a commit that the branch does not name yet, then have ``move`` move it.
+
+        Raises a MypaasError, already told to the pusher, that ends with what is live.
+        """
+        try:
+            push.progress.step(_received(push))
+            spec = self._read(push, service, pinned=True)
+            with self._engine.locks.hold(service, push.identity.name, push.progress):
+                _refuse_moved(push, push.update.old)
+                self._engine.deploy(self._request(push, spec), push.progress)
+                move()
+        except MypaasError as error:
+            raise self._told(error, service, push.progress) from error
+
+    def deploy_moved(self, push: Push, default: ServiceName | None) -> None:
+        """Deploy a commit that the branch names already, as git's own post-receive must.
+
+        A branch that could not be deployed is put back. Raises as :meth:`deploy` does.
+        """
+        service = default
+        try:
+            push.progress.step(_received(push))
+            spec = self._read(push, default, pinned=False)
+            service = spec.service
+            with self._engine.locks.hold(service, push.identity.name, push.progress):
+                _refuse_moved(push, push.update.new)
+                self._engine.deploy(self._request(push, spec), push.progress)
+        except BaseException as error:
+            _put_back(push)
+            if isinstance(error, MypaasError):
+                raise self._told(error, service, push.progress) from error
+            raise
+
+    def env_of(self, spec: ServiceSpec) -> Mapping[str, str]:
+        """The values of the spec's variables. Raises DirectivesInvalid for missing ones."""
+        found = {each.key: each.value for each in spec.env}
+        for key, literal in found.items():
+            found[key] = self._lookup(spec.service, key) if literal is None else literal
+        missing = [key for key, value in found.items() if value is None]
+        if missing:
+            raise DirectivesInvalid(
+                f"`# mypaas.env={missing[0]}` has no value: config.toml on the server names it "
+                f"neither in [env.{spec.service}] nor in [env]",
+                details=[f"no value for {key}" for key in missing],
+            )
+        return {key: value for key, value in found.items() if value is not None}
+
+    def _read(self, push: Push, default: ServiceName | None, *, pinned: bool) -> ServiceSpec:
+        """The spec of the pushed commit, when the host grants what it asks for."""
+        text = push.repository.read_file(push.commit, "Dockerfile", MAX_DOCKERFILE)
+        if text is None:
+            raise DockerfileMissing(
+                f"there is no Dockerfile at the top of {push.commit[:7]}; add one and commit "
+                f"it (git add Dockerfile)"
+            )
+        spec = parse_dockerfile(text, default_service=default, pinned=pinned)
+        host.check(spec, self._rules)
+        for volume in spec.volumes:
+            if not volume.named:
+                # What the path leads to counts, not what it is called.
+                path = os.path.realpath(host.expand(volume.source, self._rules))
+                host.check_path(path, self._rules)
+        return spec
+
+    def _request(self, push: Push, spec: ServiceSpec) -> Request:
+        commit = push.commit
+        return Request(
+            spec=spec,
+            env=self.env_of(spec),
+            context=lambda: push.repository.context(commit),
+            commit=commit,
+            branch=push.branch,
+            who=push.identity.name,
+            fingerprint=push.identity.fingerprint,
+        )
+
+    def _told(
+        self, error: MypaasError, service: ServiceName | None, progress: Progress
+    ) -> MypaasError:
+        """The error with what is live at its end, shown to the pusher."""
+        fate = self._engine.fate(service) if service else "nothing was deployed"
+        told = type(error)(f"{error.message}; {fate}", details=error.details)
+        show_failure(told, progress)
+        return told
+
+
+def _received(push: Push) -> str:
+    return f"Received {push.commit[:7]} from {push.identity.name} ({push.branch})"
+
+
+def _refuse_moved(push: Push, expected: str | None) -> None:
+    """Somebody else may have deployed while we waited for the lock."""
+    now = push.repository.ref(push.update.ref)
+    if now != expected:
+        raise RefRefused(
+            f"{push.branch} moved to {now[:7] if now else 'nothing'} in the meantime; "
+            f"fetch, merge and push again"
+        )
+
+
+def _put_back(push: Push) -> None:
+    if push.repository.ref(push.update.ref) == push.update.new:
+        push.repository.move_ref(push.update.ref, push.update.new, push.update.old)

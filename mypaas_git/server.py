@@ -1,0 +1,222 @@
+"""The running server: what happens at its start, at a client's request, at its end."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import structlog
+
+from mypaas_git.access.policy import Identity, Verb, allow
+from mypaas_git.app import App
+from mypaas_git.cli.tree import run_remote
+from mypaas_git.errors import MypaasError, RouterDown, ServerRunning, ServiceBusy
+from mypaas_git.git.receive import RefUpdate, receive_pack
+from mypaas_git.git.repository import Repository
+from mypaas_git.git.upload import refuse, upload_pack
+from mypaas_git.hook import Push
+from mypaas_git.names import ServiceName
+from mypaas_git.progress import Progress
+from mypaas_git.ssh.hostkeys import ensure_host_keys
+from mypaas_git.ssh.listener import Listener
+from mypaas_git.ssh.session import GitVerb, Stream
+
+log = structlog.get_logger()
+
+ROUTER_START = 20.0
+"""Seconds that Traefik may take to answer after its container was started."""
+
+STOP_GRACE = 60.0
+"""Seconds that running deploys may take after SIGTERM; the next start recovers the rest."""
+
+
+class Server:
+    """One home, served. Use as a context manager: entering starts it, leaving stops it."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self._stack = contextlib.ExitStack()
+        self._listener: Listener | None = None
+
+    def __enter__(self) -> Server:
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._app.close)
+            stack.enter_context(_alone(self._app.home.server_lock))
+            start_proxy(self._app, lambda line: log.info("traefik", line=line))
+            self._recover()
+            self._listener = self._listen()
+            stack.callback(self._listener.stop, STOP_GRACE)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    @property
+    def ready_line(self) -> str:
+        """What a start prints once pushes are accepted."""
+        if self._listener is None:
+            raise RuntimeError("the server has not been started")
+        host, port = self._listener.address
+        ssh = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        web, secure = (_shown(self._app.proxy.port(inside)) for inside in (80, 443))
+        return f"ready ssh={ssh} web={web} web_secure={secure}"
+
+    def _listen(self) -> Listener:
+        address = self._app.settings.ssh.listen
+        listener = Listener(
+            (address.host, address.port),
+            ensure_host_keys(self._app.home.host_keys),
+            self._app.keys,
+            Front(self._app),
+        )
+        listener.start()
+        return listener
+
+    def _recover(self) -> None:
+        """Make what runs and is routed, and the branches, agree with the ledger."""
+        for service in self._app.reconciler.services():
+            try:
+                with self._app.engine.locks.hold_now(service, "the starting server"):
+                    self._app.reconciler.reconcile(service)
+                    self._restore_branch(service)
+                    self._app.retirer.prune(service)
+            except ServiceBusy as error:
+                log.info("not-reconciled", service=service, why=str(error))
+            except MypaasError as error:
+                log.error("not-reconciled", service=service, why=str(error))
+
+    def _restore_branch(self, service: ServiceName) -> None:
+        """The branch names what is live, also when a crash came just before it moved."""
+        live = self._app.ledger.live_release(service)
+        if live is None or not self._app.repositories.exists(service):
+            return
+        with self._app.repositories.open(service) as repository:
+            ref = f"refs/heads/{live.branch}"
+            now = repository.ref(ref)
+            if now != live.commit:
+                log.warning("branch-restored", service=service, was=now, now=live.commit)
+                repository.move_ref(ref, now, live.commit)
+
+
+class Front:
+    """What ssh sessions lead to: git for one service, or a command."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    def git(self, identity: Identity, verb: GitVerb, path: str, stream: Stream) -> int:
+        """Serve one git client; whatever is refused is told as git expects it."""
+        try:
+            service = service_of(path)
+            if verb == "git-receive-pack":
+                allow(identity, Verb.PUSH, service)
+                self._receive(identity, service, stream)
+            else:
+                allow(identity, Verb.FETCH, service)
+                upload_pack(stream, self._app.repositories, service)
+        except MypaasError as error:
+            log.info("git-refused", key=identity.name, path=path, why=str(error))
+            refuse(stream, f"{error.code}: {error.message}")
+            return 1
+        return 0
+
+    def command(self, identity: Identity, argv: list[str], stream: Stream) -> int:
+        return run_remote(self._app, identity, argv, stream)
+
+    def _receive(self, identity: Identity, service: ServiceName, stream: Stream) -> None:
+        push_id = secrets.token_hex(4)
+        with structlog.contextvars.bound_contextvars(
+            push_id=push_id, key=identity.name, service=service
+        ):
+            receive_pack(
+                stream,
+                self._app.repositories,
+                service,
+                branches=self._app.settings.git.branches,
+                max_pack_size=self._app.settings.git.max_pack_size,
+                deploy=self._deploy(identity, service),
+                push_id=push_id,
+            )
+
+    def _deploy(
+        self, identity: Identity, service: ServiceName
+    ) -> Callable[[Repository, RefUpdate, Progress, Callable[[], None]], None]:
+        def deploy(
+            repository: Repository,
+            update: RefUpdate,
+            progress: Progress,
+            move: Callable[[], None],
+        ) -> None:
+            log.info("push", commit=update.new, ref=update.ref)
+            push = Push(repository, update, identity, progress)
+            try:
+                self._app.hook.deploy(push, service, move)
+            except RouterDown:
+                self._revive_proxy()
+                raise
+
+        return deploy
+
+    def _revive_proxy(self) -> None:
+        """Start a Traefik that was stopped, so that the next push finds it."""
+        with contextlib.suppress(MypaasError):
+            self._app.proxy.start()
+
+
+def start_proxy(app: App, report: Callable[[str], None]) -> None:
+    """Have the network and Traefik run, and return once Traefik's API answers.
+
+    Raises EngineDown, BuildFailed, PortInUse or RouterDown.
+    """
+    app.runtime.check()
+    app.runtime.ensure_network()
+    image = app.proxy.ensure_image(app.settings.docker.traefik_image, report)
+    plan = app.proxy_plan(image)
+    app.router.guard_api()
+    app.proxy.ensure(
+        plan.image,
+        plan.arguments,
+        ports=plan.ports,
+        mounts=plan.mounts,
+        digest=plan.digest,
+    )
+    deadline = time.monotonic() + ROUTER_START
+    while True:
+        try:
+            return app.router.check()
+        except RouterDown:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+
+
+def service_of(path: str) -> ServiceName:
+    """The service whose repository ``path`` names: ``/hello`` and ``hello.git`` are hello.
+
+    Raises NameRefused.
+    """
+    return ServiceName.parse(path.removeprefix("/").removesuffix("/").removesuffix(".git"))
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Hold the home's server lock. Raises ServerRunning (T69)."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise ServerRunning(f"another server runs on {path.parent}; stop it first") from None
+    finally:
+        os.close(descriptor)
+
+
+def _shown(address: tuple[str, int]) -> str:
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
