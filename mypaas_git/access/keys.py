@@ -10,7 +10,6 @@ line that is not understood in full grants nothing.
 from __future__ import annotations
 
 import base64
-import binascii
 import contextlib
 import difflib
 import fcntl
@@ -426,7 +425,7 @@ def _decode(algorithm: str, encoded: str) -> bytes:
         blob = base64.b64decode(encoded, validate=True)
         key = paramiko.PKey.from_type_string(algorithm, blob)
         sound = key.asbytes() == blob
-    except (binascii.Error, ValueError, TypeError, paramiko.SSHException, UnknownKeyType):
+    except (ValueError, TypeError, OverflowError, paramiko.SSHException, UnknownKeyType):
         sound = False
     if not sound:
         raise KeyRefused(f"the {algorithm} key is damaged or cut off: copy it again")

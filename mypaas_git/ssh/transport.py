@@ -236,8 +236,9 @@ class PublicKeyLogin(_AuthHandler):
     def _parse_publickey(self, user: bytes, m: Message) -> None:
         signed, algorithm, blob = m.get_boolean(), m.get_binary(), m.get_binary()
         kind = self.ALGORITHMS.get(algorithm.decode("ascii", "replace"))
+        fits = kind is not None and blob.startswith(_string(kind.encode()))
         # A key that is not known is not even parsed.
-        if kind is None or not self._host.knows(blob):
+        if kind is None or not fits or not self._host.knows(blob):
             self.refused.append(blob)
             self._refuse()
         elif not signed:
@@ -253,8 +254,6 @@ class PublicKeyLogin(_AuthHandler):
         self, user: bytes, algorithm: bytes, kind: str, blob: bytes, signature: bytes
     ) -> bool:
         """Whether ``signature`` is the key's, over this session and this request."""
-        if not blob.startswith(_string(kind.encode())):
-            return False
         if not signature.startswith(_string(algorithm)):
             return False
         said = Message()
