@@ -18,7 +18,7 @@ from typing import Protocol as Interface
 from dulwich.client import ReportStatusParser, read_pkt_refs_v1
 from dulwich.errors import GitProtocolError, HangupException, SendPackError
 from dulwich.object_store import BaseObjectStore
-from dulwich.objects import ZERO_SHA, Commit, ObjectID, Tree
+from dulwich.objects import ZERO_SHA, Commit, ObjectID, ShaFile, Tree
 from dulwich.protocol import PktLineParser, Protocol
 from dulwich.refs import Ref
 from dulwich.repo import Repo
@@ -281,14 +281,21 @@ def _fetch(run: Callable[[str], Stream], path: str, tip: ObjectID) -> _Tip:
 
 
 def _tip(store: BaseObjectStore, tip: ObjectID) -> _Tip:
-    commit = store[tip]
+    commit = _object(store, tip)
     if not isinstance(commit, Commit):
-        raise GitRefused("the server's branch is not at a commit")
+        raise GitRefused("the server did not send the commit that its branch is at")
     objects, waiting = {commit.tree}, [commit.tree]
     while waiting:
-        tree = store[waiting.pop()]
+        tree = _object(store, waiting.pop())
         for entry in tree.items() if isinstance(tree, Tree) else ():
             if entry.mode == FOLDER and entry.sha not in objects:
                 waiting.append(entry.sha)
             objects.add(entry.sha)
     return _Tip(tip, commit.tree, frozenset(objects))
+
+
+def _object(store: BaseObjectStore, id_: ObjectID) -> ShaFile | None:
+    try:
+        return store[id_]
+    except KeyError:
+        return None

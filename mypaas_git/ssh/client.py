@@ -37,9 +37,11 @@ SILENCE = 60
 DEFAULT_KEYS = ("id_ed25519", "id_ecdsa", "id_rsa")
 _BUFFER = 1 << 16
 
-# What goes wrong is said once, by ConnectionFailed: without a handler the
-# transport's thread would print it too.
-logging.getLogger("paramiko").addHandler(logging.NullHandler())
+# What goes wrong is said once, by ConnectionFailed; the transport's thread would log
+# it a second time, with a traceback.
+_LOG = "mypaas_git.ssh.client.transport"
+logging.getLogger(_LOG).addHandler(logging.NullHandler())
+logging.getLogger(_LOG).propagate = False
 
 
 @dataclass(frozen=True)
@@ -175,6 +177,7 @@ def _transport(address: Address) -> paramiko.Transport:
     except BaseException:
         sock.close()
         raise
+    transport.set_log_channel(_LOG)
     transport.banner_timeout = transport.auth_timeout = TIMEOUT
     return transport
 
