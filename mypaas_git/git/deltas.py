@@ -68,7 +68,7 @@ class Deltas:
         return taken + self._waiting.pop(offset, []) if offset is not None else taken
 
     def _chain(self, pack: mmap, kind: int, data: bytes, waiting: _Waiting) -> None:
-        """Resolve ``waiting`` on top of ``data``, and what waits for the results, depth first."""
+        """Resolve ``waiting`` on top of ``data``, then what waits for the results."""
         stack, held = [(data, waiting)], len(data)
         while stack:
             base, deltas = stack[-1]

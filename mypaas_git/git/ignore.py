@@ -33,7 +33,7 @@ class DockerIgnore:
                 rule = _rule(line)
             except ValueError:
                 raise TreeRefused(
-                    f".dockerignore:{number}: {ascii(line.strip()[:80])} is not a pattern"
+                    f".dockerignore:{number}: {line.strip()[:80]!a} is not a pattern"
                 ) from None
             if rule:
                 self._rules.append(rule)

@@ -23,7 +23,7 @@ from dulwich.object_store import DiskObjectStore
 from dulwich.objects import ObjectID, RawObjectID, hex_to_sha, sha_to_hex
 from dulwich.pack import PackFileDisappeared, extend_pack, write_pack_index_v2
 
-from mypaas_git.errors import PackRefused
+from mypaas_git.errors import GitRefused, PackRefused
 from mypaas_git.git.check import BLOB, NAMES, Link, check_object
 from mypaas_git.git.deltas import Deltas, inflate
 from mypaas_git.git.packstream import MAX_PARSED, MIB, Entry, PackStream
@@ -62,8 +62,7 @@ def _receive(
     incoming = _Incoming(store)
     with path.open("w+b") as file:
         stream = PackStream(read, file.write, limit)
-        for entry in stream.entries():
-            incoming.take(entry)
+        _take_all(stream, incoming)
         if not stream.count:
             return None
         file.flush()
@@ -76,6 +75,17 @@ def _receive(
         write_pack_index_v2(file, incoming.index(), checksum)
         _settle(file)
     return checksum
+
+
+def _take_all(stream: PackStream, incoming: _Incoming) -> None:
+    entries = stream.entries()
+    try:
+        for entry in entries:
+            incoming.take(entry)
+    except GitRefused:
+        for _ in entries:
+            pass  # what follows the pack is not mistaken for it, nor git left unheard
+        raise
 
 
 def _settle(file: BinaryIO) -> None:

@@ -32,6 +32,10 @@ DEFLATE_RATIO = 1032
 """How many bytes zlib can make of one."""
 
 
+class PackBroken(PackRefused):
+    """What is left of the stream cannot be told from the pack any more."""
+
+
 class Entry(NamedTuple):
     """One object of a pack.
 
@@ -53,7 +57,7 @@ class PackStream:
     """Reads a pack with ``read``, writing it to ``write`` as it was.
 
     ``read(n)`` gives up to ``n`` bytes and ``b""`` at the end. ``limit`` is in
-    bytes. Every fault raises :class:`PackRefused`.
+    bytes. Every fault raises :class:`PackBroken`.
     """
 
     def __init__(
@@ -78,10 +82,10 @@ class PackStream:
         """Yield the pack's objects in the order in which they come, then check its checksum."""
         header = self._exactly(12)
         if header[:4] != b"PACK" or header[4:8] not in (b"\0\0\0\2", b"\0\0\0\3"):
-            raise PackRefused("what was sent is no pack of version 2 or 3")
+            raise PackBroken("what was sent is no pack of version 2 or 3")
         self.count = int.from_bytes(header[8:], "big")
         if self.count > MAX_OBJECTS:
-            raise PackRefused(
+            raise PackBroken(
                 f"the pack declares {self.count} objects: at most {MAX_OBJECTS} are taken"
             )
         for _ in range(self.count):
@@ -89,7 +93,7 @@ class PackStream:
         self._settle()
         self.checksum = self._hash.digest()
         if self._exactly(20) != self.checksum:
-            raise PackRefused("the pack's checksum is wrong: it was damaged on its way")
+            raise PackBroken("the pack's checksum is wrong: it was damaged on its way")
         self._settle()
 
     def _entry(self) -> Entry:
@@ -103,10 +107,10 @@ class PackStream:
             self._settle()
             return Entry(offset, kind, size, self._crc, id=id_, data=data)
         if kind not in (OFS_DELTA, REF_DELTA):
-            raise PackRefused(f"the pack holds an object of the unknown type {kind}")
+            raise PackBroken(f"the pack holds an object of the unknown type {kind}")
         base = self._exactly(20) if kind == REF_DELTA else offset - self._distance()
         if size > MAX_OBJECT:
-            raise PackRefused(_too_big(size, MAX_OBJECT))
+            raise PackBroken(_too_big(size, MAX_OBJECT))
         result = self._delta(size)
         self._settle()
         return Entry(offset, kind, result, self._crc, base=base)
@@ -135,10 +139,10 @@ class PackStream:
     def _unfold(self, size: int, most: int) -> None:
         """Count ``size`` bytes that an object will take, and refuse what is too much."""
         if size > most:
-            raise PackRefused(_too_big(size, most))
+            raise PackBroken(_too_big(size, most))
         self._unfolded += size
         if self._unfolded > MAX_UNFOLDED + DEFLATE_RATIO * self._received:
-            raise PackRefused(
+            raise PackBroken(
                 f"the pack unfolds to more than {self._unfolded // MIB} MiB, "
                 f"out of all proportion to the {self._received} bytes sent"
             )
@@ -155,18 +159,18 @@ class PackStream:
                     self._fill()
                 given = self._buffer[self._position : self._position + min(offer, CHUNK)]
                 piece = stream.decompress(given, min(left + 1, CHUNK))
-                self._position += (
-                    len(given) - len(stream.unconsumed_tail) - len(stream.unused_data)
-                )
+                # At the end, the tail of the call before may still be there.
+                rest = stream.unused_data if stream.eof else stream.unconsumed_tail
+                self._position += len(given) - len(rest)
                 left -= len(piece)
                 if left < 0:
-                    raise PackRefused("an object of the pack is longer than it declares")
+                    raise PackBroken("an object of the pack is longer than it declares")
                 if piece:
                     yield piece
         except zlib.error:
-            raise PackRefused("the pack is damaged: it cannot be inflated") from None
+            raise PackBroken("the pack is damaged: it cannot be inflated") from None
         if left:
-            raise PackRefused("an object of the pack is shorter than it declares")
+            raise PackBroken("an object of the pack is shorter than it declares")
 
     def _type_and_size(self) -> tuple[int, int]:
         byte = self._byte()
@@ -176,7 +180,7 @@ class PackStream:
             size |= (byte & 0x7F) << shift
             shift += 7
             if shift > 70:
-                raise PackRefused("an object of the pack declares an impossible size")
+                raise PackBroken("an object of the pack declares an impossible size")
         return kind, size
 
     def _distance(self) -> int:
@@ -186,7 +190,7 @@ class PackStream:
             byte = self._byte()
             distance = (distance + 1) << 7 | byte & 0x7F
             if distance >> 63:
-                raise PackRefused("a delta of the pack has an impossible base")
+                raise PackBroken("a delta of the pack has an impossible base")
         return distance
 
     def _byte(self) -> int:
@@ -214,9 +218,9 @@ class PackStream:
         self._position = self._settled = 0
         self._received += len(self._buffer)
         if not self._buffer:
-            raise PackRefused("the pack ended early: the connection broke")
+            raise PackBroken("the pack ended early: the connection broke")
         if self._received > self._limit:
-            raise PackRefused(
+            raise PackBroken(
                 f"the pack is over the limit of {self._limit} bytes ([git] max_pack_size)"
             )
 
@@ -226,7 +230,7 @@ def _delta_size(delta: bytes, at: int) -> tuple[int, int]:
     size = shift = 0
     while True:
         if at >= len(delta) or shift > 70:
-            raise PackRefused("a delta of the pack is malformed")
+            raise PackBroken("a delta of the pack is malformed")
         byte = delta[at]
         size |= (byte & 0x7F) << shift
         shift += 7

@@ -113,6 +113,11 @@ class Repository:
         self.dulwich.close()
 
     @property
+    def path(self) -> Path:
+        """The bare repository's directory."""
+        return Path(self.dulwich.controldir())
+
+    @property
     def store(self) -> DiskObjectStore:
         store = self.dulwich.object_store
         if not isinstance(store, DiskObjectStore):
@@ -148,7 +153,7 @@ class Repository:
             ) from None
         except (NotADirectoryError, IsADirectoryError, FileExistsError):
             raise RefRefused(
-                f"{clean(name)} cannot be there: a longer or shorter name of a ref is in its way"
+                f"{clean(name)} cannot be there: a longer or shorter name is in its way"
             ) from None
         except RefFormatError:
             raise RefRefused(f"{clean(name)} is not a name for a ref") from None
@@ -213,6 +218,10 @@ class Repository:
     def tree(self, tree: str) -> Tree:
         """Raises :class:`GitRefused` when it is missing or something else."""
         return _expect(self.object(tree), Tree, tree)
+
+    def kind(self, id_: str) -> str:
+        """``commit``, ``tree``, ``blob`` or ``tag``. Raises :class:`GitRefused`."""
+        return _text(self.object(id_).type_name)
 
     def object(self, id_: str) -> ShaFile:
         """Raises :class:`GitRefused` when it is missing or damaged."""

@@ -1,0 +1,493 @@
+"""Pushes by stock git to our own receive-pack."""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from gitserver import SECONDS, GitServer, commit, just_move
+from support.stockgit import clean_env, git
+
+from mypaas_git.errors import BuildFailed
+from mypaas_git.git.receive import RefUpdate
+from mypaas_git.git.repository import Repository
+from mypaas_git.progress import Progress
+
+MAIN = "refs/heads/main"
+Move = Callable[[], None]
+
+
+def failing(
+    repository: Repository, update: RefUpdate, progress: Progress, move: Move
+) -> None:
+    progress.warning("RUN failed")
+    raise BuildFailed("step 3 failed\x1b[31m; v12 still live", details=["boom"])
+
+
+def test_first_push_and_update(server: GitServer, work: Path) -> None:
+    """The first push creates the repository, the next one moves the branch on."""
+    first = commit(work, {"Dockerfile": "FROM scratch\n"})
+    done = server.git(work, "push", "mypaas", "main")
+    assert "remote: =====> refs/heads/main is live" in done.stderr
+    assert "[new branch]      main -> main" in done.stderr
+    assert server.refs() == {MAIN: first}
+    second = commit(work, {"a/b.txt": "b\n"})
+    assert f"{first[:7]}..{second[:7]}  main -> main" in server.git(work, "push", "mypaas", "main").stderr
+    assert server.refs() == {MAIN: second}
+    assert "Everything up-to-date" in server.git(work, "push", "mypaas", "main").stderr
+    server.fsck()
+
+
+def test_repository_only_for_good_commands(server: GitServer, work: Path) -> None:
+    """A push that is refused altogether leaves no repository behind (T24)."""
+    commit(work, {"a": "a"})
+    server.git(work, "push", "mypaas", "main:feature", check=False)
+    assert not server.path().exists()
+
+
+def test_wrong_branch(server: GitServer, work: Path) -> None:
+    """Another branch is refused with the command that would have deployed it (T24)."""
+    commit(work, {"a": "a" * 300_000})
+    git(work, "switch", "-qc", "feature")
+    done = server.git(work, "push", "mypaas", "feature", check=False)
+    assert done.returncode == 1
+    assert "remote:  !     only main and master deploy: git push mypaas feature:main" in done.stderr
+    assert "! [remote rejected] feature -> feature (ref-refused: only main and" in done.stderr
+    server.git(work, "push", "mypaas", "feature:main")
+
+
+def test_deploy_branch_cannot_be_deleted(server: GitServer, work: Path) -> None:
+    """The branch that names what is live stays (T23)."""
+    live = commit(work, {"a": "a"})
+    server.git(work, "push", "mypaas", "main")
+    done = server.git(work, "push", "mypaas", ":main", check=False)
+    assert done.returncode == 1
+    assert "'main' names what is live and cannot be deleted" in done.stderr
+    assert server.refs() == {MAIN: live}
+
+
+def test_force_push(server: GitServer, work: Path) -> None:
+    """A branch may be rewound: git asks for --force, the server does as told (T23)."""
+    commit(work, {"a": "a"})
+    server.git(work, "push", "mypaas", "main")
+    git(work, "commit", "-q", "--amend", "-m", "other")
+    assert server.git(work, "push", "mypaas", "main", check=False).returncode == 1
+    server.git(work, "push", "--force", "mypaas", "main")
+    assert server.refs()[MAIN] == git(work, "rev-parse", "HEAD").stdout.strip()
+    server.fsck()
+
+
+def test_failed_deploy(server: GitServer, work: Path) -> None:
+    """git exits 1 with the reason, the branch stays, and the same commit can be pushed again."""
+    old = commit(work, {"a": "a"})
+    server.git(work, "push", "mypaas", "main")
+    new = commit(work, {"a": "b"})
+    server.deploy = failing
+    for _ in range(2):
+        done = server.git(work, "push", "mypaas", "main", check=False)
+        assert done.returncode == 1
+        assert "remote:  !     RUN failed" in done.stderr
+        assert "main -> main (build-failed: step 3 failed; v12 still live)" in done.stderr
+        assert server.refs() == {MAIN: old}
+    server.deploy = just_move
+    server.git(work, "push", "mypaas", "main")
+    assert server.refs() == {MAIN: new}
+    server.fsck()
+
+
+def test_failed_first_deploy(server: GitServer, work: Path) -> None:
+    """A first push that fails leaves a repository without branches, and works when it is mended."""
+    new = commit(work, {"a": "a"})
+    server.deploy = failing
+    assert server.git(work, "push", "mypaas", "main", check=False).returncode == 1
+    assert server.refs() == {}
+    server.deploy = just_move
+    server.git(work, "push", "mypaas", "main")
+    assert server.refs() == {MAIN: new}
+    server.fsck()
+
+
+def test_unexpected_error(server: GitServer, work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A bug is one line with the push id for the pusher, and a traceback in the log."""
+
+    def broken(repository: Repository, update: RefUpdate, progress: Progress, move: Move) -> None:
+        raise ZeroDivisionError("secret")
+
+    commit(work, {"a": "a"})
+    server.deploy = broken
+    done = server.git(work, "push", "mypaas", "main", check=False)
+    assert done.returncode == 1
+    assert "main -> main (internal error, push id p123)" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "secret" not in done.stderr
+    assert "ZeroDivisionError" in capsys.readouterr().out
+
+
+def test_stale_before(server: GitServer, work: Path, tmp_path: Path) -> None:
+    """A push that starts from an old branch is refused before its pack is taken in (T22)."""
+    base = commit(work, {"a": "a"})
+    server.git(work, "push", "mypaas", "main")
+    live = commit(work, {"a": "b"})
+    server.git(work, "push", "mypaas", "main")
+    git(work, "reset", "-q", "--hard", base)
+    mine = commit(work, {"a": "c"})
+    pack = _pack(work, mine, base)
+    report = _push_raw(server, f"{base} {mine} {MAIN}", pack)
+    assert b"ng refs/heads/main ref-refused: the ref moved meanwhile" in report
+    assert server.refs() == {MAIN: live}
+    assert git(server.path(), "cat-file", "-e", mine, check=False).returncode != 0
+
+
+def test_lost_race(server: GitServer, work: Path) -> None:
+    """Who loses the race for a branch during the deploy is told so (T22, T60)."""
+    old = commit(work, {"a": "a"})
+    server.git(work, "push", "mypaas", "main")
+    commit(work, {"a": "b"})
+    other = commit(work, {"a": "c"})
+    git(work, "push", "-q", str(server.path()), f"{other}:refs/tags/other")
+
+    def overtaken(repository: Repository, update: RefUpdate, progress: Progress, move: Move) -> None:
+        repository.move_ref(MAIN, old, other)
+        move()
+
+    server.deploy = overtaken
+    done = server.git(work, "push", "mypaas", "main~1:main", check=False)
+    assert done.returncode == 1
+    assert "ref-refused: refs/heads/main moved meanwhile" in done.stderr
+    assert server.refs()[MAIN] == other
+
+
+def test_stale_lock(server: GitServer, work: Path) -> None:
+    """A lock file that a crash left is named, and the branch stays (T28)."""
+    commit(work, {"a": "a"})
+    server.git(work, "push", "mypaas", "main")
+    commit(work, {"a": "b"})
+    lock = server.path() / "refs/heads/main.lock"
+    lock.touch()
+    done = server.git(work, "push", "mypaas", "main", check=False)
+    assert done.returncode == 1
+    assert "hello.git/refs/heads/main.lock removed" in done.stderr
+    lock.unlink()
+    server.git(work, "push", "mypaas", "main")
+
+
+def test_tags(server: GitServer, work: Path) -> None:
+    """Tags are stored, replaced and deleted without a deploy; release tags are the server's (T24)."""
+    first = commit(work, {"a": "a"})
+    git(work, "tag", "light")
+    git(work, "tag", "-a", "v1", "-m", "one")
+    annotated = git(work, "rev-parse", "v1").stdout.strip()
+    server.deploy = failing
+    server.git(work, "push", "mypaas", "light", "v1")
+    assert server.refs() == {"refs/tags/light": first, "refs/tags/v1": annotated}
+    second = commit(work, {"a": "b"})
+    server.git(work, "push", "-f", "mypaas", "main:refs/tags/light")
+    server.git(work, "push", "mypaas", ":v1")
+    assert server.refs() == {"refs/tags/light": second}
+    done = server.git(work, "push", "mypaas", "main:refs/tags/release/v9", check=False)
+    assert "refs/tags/release/* is the server's own" in done.stderr
+    done = server.git(work, "push", "mypaas", "main:refs/notes/x", check=False)
+    assert "only branches and tags are taken" in done.stderr
+    done = server.git(work, "push", "mypaas", "main:refs/tags/light/below", check=False)
+    assert "ref-refused: refs/tags/light/below cannot be there" in done.stderr
+    assert server.refs() == {"refs/tags/light": second}
+    server.fsck()
+
+
+def test_several_refs(server: GitServer, work: Path) -> None:
+    """A branch and tags go together; one refused ref does not hold up the others (T24)."""
+    new = commit(work, {"a": "a"})
+    git(work, "tag", "t1")
+    git(work, "branch", "feature")
+    done = server.git(work, "push", "mypaas", "main", "t1", "feature", check=False)
+    assert done.returncode == 1
+    assert server.refs() == {MAIN: new, "refs/tags/t1": new}
+
+
+def test_two_deploy_branches(server: GitServer, work: Path) -> None:
+    """One push deploys one branch; of two, none."""
+    commit(work, {"a": "a"})
+    done = server.git(work, "push", "mypaas", "main", "main:master", check=False)
+    assert done.stderr.count("(ref-refused: one push deploys one branch: push them one by one)") == 2
+    assert not server.path().exists()
+
+
+@pytest.mark.parametrize("bad", ["refs/heads/feature", "refs/tags/release/v1"])
+def test_atomic_refused(server: GitServer, work: Path, bad: str) -> None:
+    """Of an atomic push with a refused ref nothing moves and nothing is deployed (T24)."""
+    commit(work, {"a": "a"})
+    git(work, "tag", "t1")
+    done = server.git(work, "push", "--atomic", "mypaas", "main", "t1", f"main:{bad}", check=False)
+    assert done.returncode == 1
+    assert "another ref of this atomic push was refused" in done.stderr
+    assert not server.path().exists()
+
+
+def test_atomic_failed_deploy(server: GitServer, work: Path) -> None:
+    """When the deploy of an atomic push fails, its tags are put back too (T24)."""
+    old = commit(work, {"a": "a"})
+    git(work, "tag", "t1")
+    server.git(work, "push", "--atomic", "mypaas", "main", "t1")
+    commit(work, {"a": "b"})
+    git(work, "tag", "-f", "t1")
+    git(work, "tag", "t2")
+    server.deploy = failing
+    refs = ["main", "+t1", "t2"]
+    assert server.git(work, "push", "--atomic", "mypaas", *refs, check=False).returncode == 1
+    assert server.refs() == {MAIN: old, "refs/tags/t1": old}
+    server.deploy = just_move
+    server.git(work, "push", "--atomic", "mypaas", *refs)
+    assert len(set(server.refs().values())) == 1
+    server.fsck()
+
+
+def test_live_progress(server: GitServer, work: Path) -> None:
+    """A line reaches the pusher while the deploy is still running."""
+    seen = threading.Event()
+
+    def slow(repository: Repository, update: RefUpdate, progress: Progress, move: Move) -> None:
+        progress.step("Building")
+        assert seen.wait(SECONDS), "the pusher did not see the line"
+        move()
+
+    commit(work, {"a": "a"})
+    server.deploy = slow
+    with subprocess.Popen(
+        ["git", "push", "mypaas", "main"],
+        cwd=work, env=clean_env(server.env), stderr=subprocess.PIPE, text=True,
+    ) as push:
+        assert push.stderr
+        for line in push.stderr:
+            if line.startswith("remote: -----> Building"):
+                seen.set()
+    assert push.returncode == 0
+
+
+def test_pusher_disappears(server: GitServer, work: Path) -> None:
+    """The deploy goes on when the pusher's terminal is gone (T14, T27, T63)."""
+    gone, ended = threading.Event(), threading.Event()
+
+    def slow(repository: Repository, update: RefUpdate, progress: Progress, move: Move) -> None:
+        progress.step("Building")
+        assert gone.wait(SECONDS)
+        for _ in range(100):
+            progress.detail("x" * 1000)
+        move()
+        ended.set()
+
+    new = commit(work, {"a": "a"})
+    server.deploy = slow
+    with subprocess.Popen(
+        ["git", "push", "mypaas", "main"],
+        cwd=work, env=clean_env(server.env), stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    ) as push:
+        assert push.stderr
+        while "Building" not in push.stderr.readline():
+            pass
+        push.kill()
+    gone.set()
+    assert ended.wait(SECONDS)
+    server.wait_idle()
+    assert server.refs() == {MAIN: new}
+    server.fsck()
+
+
+def test_hang_up_at_every_stage(server: GitServer, work: Path) -> None:
+    """A client that stops anywhere ends its connection and nothing else (T17, T27)."""
+    new = commit(work, {"a": "a", "b": "b" * 500})
+    pack = _pack(work, new)
+    head = _pkt(f"{'0' * 40} {new} {MAIN}\0 report-status side-band-64k".encode()) + b"0000"
+    whole = head + pack
+    for end in [0, 2, 4, 30, len(head) - 4, len(head) - 1, *range(len(head), len(whole), 7)]:
+        with server.connect("git-receive-pack '/hello'") as client:
+            client.sendall(whole[:end])
+            client.shutdown(1)
+            while client.recv(65536):
+                pass
+    assert not server.path().exists() or server.refs() == {}
+    assert b"unpack ok" in _push_raw(server, f"{'0' * 40} {new} {MAIN}", pack)
+    server.fsck()
+
+
+def test_client_that_keeps_its_end_open(server: GitServer, work: Path) -> None:
+    """The report does not wait for the end of the input, whether the pack was read or not."""
+    new = commit(work, {"a": "a"})
+    pack = _pack(work, new)
+    for ref in ("refs/heads/other", MAIN):
+        with server.connect("git-receive-pack '/hello'") as client:
+            head = _pkt(f"{'0' * 40} {new} {ref}\0 report-status".encode()) + b"0000"
+            client.sendall(head + pack)
+            received = b""
+            while b"unpack ok" not in received:
+                received += client.recv(65536)
+        server.wait_idle()
+    assert server.refs() == {MAIN: new}
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        b"nonsense",
+        b"0" * 40 + b" " + b"G" * 40 + b" refs/heads/main",
+        b"0" * 40 + b" " + b"1" * 40,
+        b"push-cert\0 x",
+        b"0" * 40 + b" " + b"1" * 40 + b" refs/heads/" + b"x" * 5000,
+        b"0" * 40 + b" " + b"1" * 40 + b" refs/heads/main\0 object-format=sha256",
+    ],
+)
+def test_nonsense(server: GitServer, command: bytes) -> None:
+    """What is no command is answered with one line (T25, T26)."""
+    answer = _exchange(server, _pkt(command) + b"0000")
+    assert b"ERR git-refused: " in answer or b"\x03git-refused: " in answer
+    assert not server.path().exists()
+
+
+@pytest.mark.parametrize("length", [b"0004", b"0003", b"zzzz", b"-001", b"fff"])
+def test_bad_pkt_lines(server: GitServer, length: bytes) -> None:
+    """A broken frame ends the conversation (T25)."""
+    _exchange(server, length)
+    assert not server.path().exists()
+
+
+@pytest.mark.parametrize(
+    "ref",
+    ["HEAD", "refs/heads/../x", "refs/tags/a..b", "refs/tags/a.lock", "refs/tags/", "refs/tags//x",
+     "refs/tags/a\x1b[31m", "refs/tags/a\u202eb", "refs/heads/main/", "refs/tags/" + "x" * 600],
+)  # fmt: skip
+def test_hostile_ref_names(server: GitServer, work: Path, ref: str) -> None:
+    """A name that no ref may have is refused, in a report without control characters (T25)."""
+    new = commit(work, {"a": "a"})
+    report = _push_raw(server, f"{'0' * 40} {new} {ref}", _pack(work, new))
+    assert b"ng " + ref.encode() + b" ref-refused: not a name for a ref" in report
+    assert not server.path().exists()
+
+
+def test_too_many_commands(server: GitServer) -> None:
+    """100,000 commands are cut short (T25)."""
+    line = _pkt(b"0" * 40 + b" " + b"1" * 40 + b" refs/tags/x\0 report-status")
+    with server.connect("git-receive-pack '/hello'") as client:
+        sent = threading.Thread(target=_send_all, args=(client, line * 100_000))
+        sent.start()
+        answer = _read_all(client)
+        sent.join()
+    assert b"more than 10000 refs in one push" in answer
+
+
+@pytest.mark.parametrize("rev", ["HEAD^{tree}", "HEAD:a", "tag"])
+def test_branch_to_non_commit(server: GitServer, work: Path, rev: str) -> None:
+    """A branch is at a commit, not at a tree, a blob or a tag (T21)."""
+    commit(work, {"a": "a"})
+    git(work, "tag", "-a", "tag", "-m", "x")
+    target = git(work, "rev-parse", rev).stdout.strip()
+    report = _push_raw(server, f"{'0' * 40} {target} {MAIN}", _pack(work, target))
+    assert b"ref-refused: a branch must be at a commit, not at a " in report
+    assert server.refs() == {}
+
+
+def test_missing_object(server: GitServer, work: Path) -> None:
+    """A ref to an object that was not sent is refused (T21)."""
+    new = commit(work, {"a": "a"})
+    report = _push_raw(server, f"{'0' * 40} {'1' * 40} {MAIN}", _pack(work, new))
+    assert b"ng refs/heads/main git-refused: the object 1111" in report
+    assert server.refs() == {}
+
+
+def test_same_ref_twice(server: GitServer, work: Path) -> None:
+    """A ref that is named twice is refused the second time (T25)."""
+    new = commit(work, {"a": "a"})
+    line = f"{'0' * 40} {new} refs/tags/t"
+    head = _pkt(f"{line}\0 report-status".encode()) + _pkt(line.encode()) + b"0000"
+    report = _exchange(server, head + _pack(work, new))
+    assert b"ok refs/tags/t" in report
+    assert b"ng refs/tags/t ref-refused: the same ref twice" in report
+
+
+def test_pack_over_the_limit(server: GitServer, work: Path) -> None:
+    """The figure and the setting are named, and git shows it rather than a broken pipe (T29)."""
+    server.max_pack_size = 1000
+    (work).mkdir()
+    commit(work, {})
+    (work / "big").write_bytes(bytes(range(256)) * 4)
+    with Path("/dev/urandom").open("rb") as random:
+        (work / "big").write_bytes(random.read(200_000))
+    commit(work, {})
+    done = server.git(work, "push", "mypaas", "main", check=False)
+    assert done.returncode == 1
+    assert "over the limit of 1000 bytes ([git] max_pack_size)" in done.stderr
+    assert "pack-refused: " in done.stderr
+    server.fsck()
+
+
+def test_shallow_push(server: GitServer, work: Path, tmp_path: Path) -> None:
+    """A shallow clone can push when the server has the rest, and is told when it has not (T26)."""
+    commit(work, {"a": "a"})
+    commit(work, {"a": "b"})
+    git(tmp_path, "clone", "-q", "--depth", "1", f"file://{work}", "shallow")
+    shallow = tmp_path / "shallow"
+    new = commit(shallow, {"a": "c"})
+    done = server.git(shallow, "push", "ssh://host/hello", "main", check=False)
+    assert "git fetch --unshallow" in done.stderr
+    server.git(work, "push", "mypaas", "main")
+    server.git(shallow, "push", "ssh://host/hello", "main")
+    assert server.refs() == {MAIN: new}
+    server.fsck()
+
+
+def test_without_side_band(server: GitServer, work: Path) -> None:
+    """A client without a side band gets a plain report."""
+    new = commit(work, {"a": "a"})
+    head = _pkt(f"{'0' * 40} {new} {MAIN}\0 report-status".encode()) + b"0000"
+    report = _exchange(server, head + _pack(work, new))
+    assert report.endswith(_pkt(b"unpack ok\n") + _pkt(b"ok refs/heads/main\n") + b"0000")
+
+
+def test_push_to_master_makes_clones_work(server: GitServer, work: Path, tmp_path: Path) -> None:
+    """Where only master is pushed, HEAD follows it, so that a clone checks it out."""
+    commit(work, {"a": "a"})
+    server.git(work, "push", "mypaas", "main:master")
+    server.git(tmp_path, "clone", "-q", "ssh://host/hello", "copy")
+    assert (tmp_path / "copy/a").read_text() == "a"
+
+
+def _pkt(line: bytes) -> bytes:
+    return f"{len(line) + 4:04x}".encode() + line
+
+
+def _pack(work: Path, *revs: str) -> bytes:
+    """A pack of what the first of ``revs`` needs beyond the others."""
+    wanted = "\n".join([revs[0], *(f"^{rev}" for rev in revs[1:])])
+    return subprocess.run(
+        ["git", "pack-objects", "--revs", "--stdout", "-q"],
+        cwd=work, env=clean_env(), input=wanted.encode(), capture_output=True, check=True,
+    ).stdout  # fmt: skip
+
+
+def _push_raw(server: GitServer, command: str, pack: bytes) -> bytes:
+    """Push ``pack`` with one command by hand; what the server answered after its refs."""
+    head = _pkt(f"{command}\0 report-status side-band-64k".encode()) + b"0000"
+    return _exchange(server, head + pack)
+
+
+def _exchange(server: GitServer, data: bytes) -> bytes:
+    with server.connect("git-receive-pack '/hello'") as client:
+        client.sendall(data)
+        client.shutdown(1)
+        return _read_all(client)
+
+
+def _read_all(client: object) -> bytes:
+    received = b""
+    while data := client.recv(65536):  # type: ignore[attr-defined]
+        received += data
+    return received
+
+
+def _send_all(client: object, data: bytes) -> None:
+    try:
+        client.sendall(data)  # type: ignore[attr-defined]
+    except OSError:
+        pass
