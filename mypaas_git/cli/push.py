@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from mypaas_git.directives.parse import parse_dockerfile
-from mypaas_git.errors import MypaasError, TreeRefused, UsageError
+from mypaas_git.errors import DockerfileMissing, TreeRefused
 from mypaas_git.git.send import Outcome, send
 from mypaas_git.git.snapshot import Pack, snapshot
 from mypaas_git.names import ServiceName
@@ -68,9 +68,9 @@ def _service(directory: Path) -> ServiceName:
     try:
         text = dockerfile.read_bytes()
     except FileNotFoundError:
-        raise TreeRefused(f"there is no Dockerfile in {directory}") from None
+        raise DockerfileMissing(f"there is no Dockerfile in {directory}") from None
     except OSError as error:
-        raise TreeRefused(f"cannot read {dockerfile}: {error.strerror}") from None
+        raise DockerfileMissing(f"cannot read {dockerfile}: {error.strerror}") from None
     return parse_dockerfile(text, default_service=None).service
 
 
@@ -141,17 +141,3 @@ class _Terminal:
             return str(click.prompt(f"Passphrase of {key}", hide_input=True, err=True))
         except click.Abort:
             raise KeyboardInterrupt from None
-
-
-def main() -> None:
-    """Run this command alone, as ``python -m mypaas_git.cli.push``."""
-    try:
-        push(prog_name="mypaas push")
-    except MypaasError as error:
-        for line in (*error.details, f"error: {error}"):
-            click.echo(line, err=True)
-        sys.exit(2 if isinstance(error, UsageError) else 1)
-
-
-if __name__ == "__main__":
-    main()

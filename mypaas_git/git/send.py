@@ -7,6 +7,7 @@ a stream to ``git-receive-pack`` and ``git-upload-pack``.
 from __future__ import annotations
 
 import getpass
+import re
 import shlex
 import socket
 from collections.abc import Callable, Iterable, Iterator
@@ -165,7 +166,7 @@ class _Session:
         with self._understood():
             line = self._proto.read_pkt_line()
         if line is not None and line.startswith(b"ERR "):
-            raise GitRefused(_plain(line[4:]))
+            raise _refusal(line[4:])
         return line
 
     def bands(self, show: Callable[[str], None]) -> Iterator[bytes]:
@@ -225,6 +226,15 @@ class _Lines:
     def end(self) -> None:
         if self._partial:
             self.feed(b"\n")
+
+
+def _refusal(line: bytes) -> GitRefused:
+    """The server's refusal, under the reason code that our own server begins it with."""
+    match = re.fullmatch(r"([a-z]+(?:-[a-z]+)*): (.+)", _plain(line))
+    error = GitRefused(match[2] if match else _plain(line))
+    if match:
+        error.code = match[1]
+    return error
 
 
 def _plain(data: bytes) -> str:

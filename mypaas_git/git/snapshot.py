@@ -80,7 +80,7 @@ class Snapshot:
         commit = Commit()
         commit.tree = self._tree
         commit.parents = [ObjectID(parent.encode("ascii"))] if parent else []
-        commit.author = commit.committer = author.encode("utf-8", "replace")
+        commit.author = commit.committer = clean(author).encode("utf-8", "replace")
         commit.author_time = commit.commit_time = int(time.time())
         commit.author_timezone = commit.commit_timezone = 0
         commit.encoding = b"UTF-8"

@@ -38,7 +38,7 @@ class Client:
         return {"PATH": "/nonexistent", "HOME": str(self.home), "LC_ALL": "C.UTF-8"}
 
     def command(self, *args: str | Path) -> list[str]:
-        return [sys.executable, "-m", "mypaas_git.cli.push", *map(str, args)]
+        return [sys.executable, "-m", "mypaas_git.cli", "push", *map(str, args)]
 
     def write(self, name: str, text: str) -> None:
         (self.app / name).write_text(text)
@@ -174,7 +174,9 @@ def test_a_server_that_is_not_there(client: Client) -> None:
     port = free_port()
     done = client.run("-i", client.key, f"127.0.0.1:{port}", client.app)
     assert done.returncode == 1
-    assert done.stderr == f"error: cannot reach 127.0.0.1:{port}: Connection refused\n"
+    assert done.stderr == (
+        f"mypaas: connection-failed: cannot reach 127.0.0.1:{port}: Connection refused\n"
+    )
 
 
 def test_an_unknown_host_asks(client: Client, repo: Path, sshd: Sshd) -> None:

@@ -218,6 +218,15 @@ def test_who_is_no_git_server_is_told_so(server: Server, command: str, message: 
         server.push(lambda _: Pipe(command))
 
 
+def test_our_servers_refusals_keep_their_code(server: Server) -> None:
+    """What scripts look for is the server's reason, not that there was one."""
+    refusal = "0021ERR access-denied: not you\n"
+    line = f"{len(refusal):04x}{refusal[4:]}"
+    with pytest.raises(GitRefused) as caught:
+        server.push(lambda _: Pipe(f"printf {shlex.quote(line)}"))
+    assert (caught.value.code, caught.value.message) == ("access-denied", "not you")
+
+
 def test_a_server_that_dies_before_its_report(server: Server) -> None:
     """No report is no success."""
     server.hook("pre-receive", "#!/bin/sh\nkill -9 $PPID\n")
