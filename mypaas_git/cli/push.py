@@ -15,9 +15,6 @@ from mypaas_git.git.snapshot import Pack, snapshot
 from mypaas_git.names import ServiceName
 from mypaas_git.ssh.client import Address, connect
 
-INTERRUPTED = 130
-"""The exit code of a program that SIGINT ended, as shells have it."""
-
 
 @click.command("push")
 @click.argument("server")
@@ -44,13 +41,9 @@ def push(
     SERVER is [user@]host[:port]; the port is 2222 unless given. What .gitignore
     and .dockerignore leave out is not sent.
     """
-    try:
-        address = Address.parse(server)
-        service = _service(directory)
-        outcome = _send(address, directory, service, key, host_key)
-    except KeyboardInterrupt:
-        click.echo("Interrupted.", err=True)
-        ctx.exit(INTERRUPTED)
+    address = Address.parse(server)
+    service = _service(directory)
+    outcome = _send(address, directory, service, key, host_key)
     if outcome.refused is not None:
         click.echo(f" ! [remote rejected] {outcome.branch} ({outcome.refused})", err=True)
         ctx.exit(1)
@@ -137,7 +130,4 @@ class _Terminal:
         if not sys.stdin or not sys.stdin.isatty():
             answer = sys.stdin.readline() if sys.stdin else ""
             return answer.rstrip("\r\n") if answer else None
-        try:
-            return str(click.prompt(f"Passphrase of {key}", hide_input=True, err=True))
-        except click.Abort:
-            raise KeyboardInterrupt from None
+        return str(click.prompt(f"Passphrase of {key}", hide_input=True, err=True))

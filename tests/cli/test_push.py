@@ -9,11 +9,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from support.apps import unique, web_dockerfile
 from support.keys import ssh_key
 from support.net import free_port, wait_until
+from support.paas import Paas
 from support.sshd import Sshd
 from support.stockgit import git
 
+CLI = [sys.executable, "-m", "mypaas_git.cli"]
 HOOK = "#!/bin/sh\necho '-----> Building hello-world' >&2\n"
 
 
@@ -38,7 +41,7 @@ class Client:
         return {"PATH": "/nonexistent", "HOME": str(self.home), "LC_ALL": "C.UTF-8"}
 
     def command(self, *args: str | Path) -> list[str]:
-        return [sys.executable, "-m", "mypaas_git.cli", "push", *map(str, args)]
+        return [*CLI, "push", *map(str, args)]
 
     def write(self, name: str, text: str) -> None:
         (self.app / name).write_text(text)
@@ -279,4 +282,41 @@ def test_an_interrupt_is_one_line(client: Client, repo: Path) -> None:
         finally:
             process.kill()
     assert process.returncode == 130
-    assert shown.splitlines()[1:] == ["Interrupted."]
+    assert shown.split("\n")[1:] == ["", "mypaas: interrupted", ""]
+
+
+def test_our_own_server_deploys(paas: Paas, tmp_path: Path) -> None:
+    """Against the real thing: a deploy, a changed file, no change, and a failing one."""
+    service = unique("pushed")
+    app = tmp_path / "app"
+    app.mkdir()
+    (app / "notes").write_text("always the same\n")
+
+    def push(page: str, run: str = "") -> subprocess.CompletedProcess[str]:
+        directives = (f"service={service}", f"url=http://{service}.test")
+        (app / "Dockerfile").write_text(web_dockerfile(*directives, page=page, run=run))
+        return subprocess.run(
+            [*CLI, "push", "-i", str(paas.admin), f"127.0.0.1:{paas.ssh_port}", str(app)],
+            env={"PATH": "/nonexistent", "HOME": str(tmp_path), "LC_ALL": "C.UTF-8"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    (tmp_path / ".ssh").mkdir(mode=0o700)
+    (tmp_path / ".ssh" / "known_hosts").write_text(paas.known_hosts.read_text())
+    done = push("one\n")
+    assert done.returncode == 0, done.stderr
+    assert f"=====> {service} v1 is live" in done.stderr
+    assert paas.get(f"http://{service}.test/").text == "one\n"
+    assert push("one\n").stderr.endswith(f": {service} is up to date\n")
+    assert push("two\n").returncode == 0
+    assert paas.get(f"http://{service}.test/").text == "two\n"
+    done = push("three\n", run="false")
+    assert done.returncode == 1
+    assert " ! [remote rejected] main (build-failed: " in done.stderr.splitlines()[-1]
+    assert paas.get(f"http://{service}.test/").text == "two\n"
+    assert push("three\n").returncode == 0
+    assert paas.get(f"http://{service}.test/").text == "three\n"
