@@ -93,7 +93,8 @@ trust_our_authorities() {
     done
 }
 
-# The 2 MB image that most tests build upon: busybox with its applets linked.
+# The 2 MB image that most tests build upon: busybox with its applets linked. Its
+# httpd ignores SIGTERM as process 1, and tests have no ten seconds to wait for it.
 test_image() {
     ! have_image $TEST_BASE || return 0
     # A dynamically linked busybox would not run in an empty image.
@@ -109,6 +110,7 @@ FROM scratch
 COPY busybox /bin/busybox
 RUN ["/bin/busybox", "mkdir", "-p", "/tmp", "/etc", "/root"]
 RUN ["/bin/busybox", "--install", "-s", "/bin"]
+STOPSIGNAL SIGKILL
 CMD ["/bin/sh"]
 END
     quietly test-image docker build -t $TEST_BASE "$context"

@@ -13,6 +13,8 @@ need() {
 }
 
 install_packages() {
+    mapfile -t < <(printf '%s\n' "$@" | sort -u)
+    set -- "${MAPFILE[@]}"
     apt_update "$@"
     say "Installing Debian packages: $*"
     quietly apt-install env DEBIAN_FRONTEND=noninteractive apt-get install -y \
