@@ -40,14 +40,17 @@ class Retirer:
 
     def _retire(self, service: ServiceName, names: Sequence[str]) -> None:
         try:
-            for name in names:
-                self._runtime.stop(name, self._grace)
-                self._runtime.remove(name)
+            with ThreadPoolExecutor(max_workers=max(1, len(names))) as pool:
+                list(pool.map(self._take_away, names))
             self.prune(service)
         except MypaasError as error:
             log.warning("retire-failed", service=service, replicas=names, error=str(error))
         except Exception:
             log.exception("retire-failed", service=service, replicas=names)
+
+    def _take_away(self, name: str) -> None:
+        self._runtime.stop(name, self._grace)
+        self._runtime.remove(name)
 
     def prune(self, service: ServiceName) -> None:
         """Remove images of releases that neither serve nor are kept for a rollback."""

@@ -17,11 +17,13 @@ def build(
     api: docker.APIClient,
     context: Iterable[bytes],
     image: str,
-    labels: Mapping[str, str],
+    label: tuple[str, str],
     log: Callable[[str], None],
 ) -> None:
-    """Build the tar stream ``context`` as ``image``; every output line goes to ``log``.
+    """Build the tar stream ``context`` as ``image``; its output goes to ``log`` line by line.
 
+    ``label`` is a name and a value that is the same for every build: the builder makes
+    it a last step, which then comes from the cache.
     Raises BuildFailed naming the step and what it said. Format of the answer:
     Docker Engine API, "Build an image", one JSON object per message.
     """
@@ -31,7 +33,7 @@ def build(
             fileobj=cast(IO[bytes], context),  # any iterable is sent in chunks
             custom_context=True,
             tag=image,
-            labels=dict(labels),
+            labels=dict([label]),
             rm=True,
             forcerm=True,
             decode=True,
@@ -43,6 +45,10 @@ def build(
     output.end()
 
 
+# What only the builder's own developers want to read.
+_NOISE = r" ---> (Running in )?[0-9a-f]{12}$|Removing intermediate container |Successfully "
+
+
 class _Output:
     """Turns the builder's messages into lines, and its errors into BuildFailed."""
 
@@ -51,6 +57,7 @@ class _Output:
         self._partial = ""
         self._step = ""
         self._last = ""
+        self._in_label = False
 
     def take(self, message: Mapping[str, Any]) -> None:
         if "error" in message:
@@ -69,11 +76,13 @@ class _Output:
         self._partial = ""
 
     def _line(self, line: str) -> None:
-        if not line.strip():
+        step = re.match(r"Step ([0-9]+)/([0-9]+) : (.*)", line)
+        if step:
+            self._in_label = step[1] == step[2]
+            line = self._step = f"Step {step[1]}/{int(step[2]) - 1} : {step[3].strip()}"
+        if not line.strip() or self._in_label or re.match(_NOISE, line):
             return
-        if re.match(r"Step [0-9]+/[0-9]+ : ", line):
-            self._step = line.strip()
-        elif not line.startswith((" --->", "Removing intermediate")):
+        if not step:
             self._last = line.strip()
         self._log(line)
 

@@ -1,7 +1,7 @@
 """The Docker Engine as a runtime.
 
-Everything made here carries the label ``mypaas.namespace`` and, for what belongs
-to a service, ``mypaas.service`` and ``mypaas.release``. Nothing else is touched.
+Everything made here carries the label ``mypaas.namespace``, containers also
+``mypaas.service`` and ``mypaas.release``. Nothing else is touched.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class DockerRuntime:
     ) -> str:
         image = self._image(service, release)
         with engine_errors():
-            build(self._client.api, context, image, self._labels(service, release), log)
+            build(self._client.api, context, image, (NAMESPACE, self._namespace), log)
         return image
 
     def create(self, plan: ReplicaPlan) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from support.stockgit import git
 
 BASE = "mypaas-test/busybox"
-"""The 2 MB image that scripts/test builds; it has sh, httpd, nc and wget."""
+"""The 2 MB image that scripts/test builds: sh, httpd, nc, wget, and it stops at once."""
 
 _numbers = itertools.count(1)
 
@@ -33,7 +33,6 @@ def web_dockerfile(
         *(f"# mypaas.{each}" for each in directives),
         *([f"RUN {run}"] if run else []),
         f"RUN mkdir -p /www && printf '%b' '{_escaped(page)}' > /www/index.html",
-        # Exec form, and httpd in the foreground: SIGTERM ends it at once.
         f'CMD ["httpd", "-f", "-p", "{port}", "-h", "/www"]',
     ]
     return "\n".join(lines) + "\n"
