@@ -62,7 +62,7 @@ def name_fault(name: bytes) -> str | None:
     if len(name) > MAX_NAME:
         return f"is longer than {MAX_NAME} bytes"
     if not validate_path_element_ntfs(name) or not _hfs_allows(name):
-        return "stands for git's own directory"
+        return "some systems take for .git or the directory above"
     return None
 
 

@@ -9,7 +9,6 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from dulwich.errors import HangupException
 from dulwich.refs import Ref, check_ref_format
 
 from mypaas_git.errors import GitRefused, MypaasError, RefRefused
@@ -131,7 +130,7 @@ class Rules:
 def read_request(wire: Wire) -> Request:
     """Read the commands up to the flush.
 
-    What is no command is answered with one line, and :class:`HangupException` raised.
+    What is no command is answered with one line; then :class:`GitRefused` is raised.
     """
     request = Request()
     try:
@@ -143,7 +142,7 @@ def read_request(wire: Wire) -> Request:
             wire.write_sideband(3, line)
         else:
             wire.write_pkt_line(b"ERR " + line)
-        raise HangupException from None
+        raise
     return request
 
 

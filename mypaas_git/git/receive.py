@@ -77,7 +77,11 @@ def receive_pack(
     wire = Wire(stream)
     with suppress(GitProtocolError):
         _advertise(wire, _refs(repositories, name))
-        request = read_request(wire)
+        try:
+            request = read_request(wire)
+        except GitRefused:
+            wire.drain(max_pack_size)
+            return
         if request.commands:
             push = _Push(_Pusher(wire, request), request, Rules(branches), deploy, push_id)
             push.run(repositories, name, max_pack_size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -94,7 +95,7 @@ class Repository:
     def at(cls, path: Path) -> Repository:
         """Open any bare repository. Raises :class:`RepositoryMissing`."""
         try:
-            return cls(Repo(str(path), bare=True))
+            return cls(Repo(str(path)))
         except (NotGitRepository, FileNotFoundError) as error:
             raise RepositoryMissing(f"there is no git repository at {path}") from error
 
@@ -155,8 +156,10 @@ class Repository:
             raise RefRefused(
                 f"{clean(name)} cannot be there: a longer or shorter name is in its way"
             ) from None
-        except RefFormatError:
-            raise RefRefused(f"{clean(name)} is not a name for a ref") from None
+        except (RefFormatError, OSError) as error:
+            if isinstance(error, OSError) and error.errno != errno.ENAMETOOLONG:
+                raise
+            raise RefRefused(f"{clean(name)[:80]} is not a name for a ref") from None
         if not moved:
             raise RefRefused(f"{clean(name)} moved meanwhile: fetch it, merge, and push again")
 

@@ -16,6 +16,8 @@ from mypaas_git.progress import clean
 BUFFER = 1 << 16
 """Bytes that are asked of the stream at once while a pack comes in."""
 
+MIN_DRAIN = 64 << 20
+
 
 class Stream(Protocol):
     """What a git client is connected to."""
@@ -43,10 +45,11 @@ class Wire(ReceivableProtocol):
         return super().read(size) if size else b""
 
     def drain(self, limit: int) -> None:
-        """Read what the client still sends, up to ``limit`` bytes.
+        """Read what the client still sends, up to ``limit`` bytes and at least MIN_DRAIN.
 
         git prints the server's report only when it could send all that it had.
         """
+        limit = max(limit, MIN_DRAIN)
         while limit > 0 and (data := self.recv(BUFFER)):
             limit -= len(data)
 

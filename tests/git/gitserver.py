@@ -76,7 +76,7 @@ class GitServer:
         self.branches: Sequence[str] = ["main", "master"]
         self.max_pack_size = 1 << 30
         self.deploy: Deploy = just_move
-        self.faults: list[BaseException] = []
+        self.faults: list[Exception] = []
         self._threads: list[threading.Thread] = []
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(root / "s"))
@@ -109,8 +109,8 @@ class GitServer:
     def fsck(self, name: str = "hello") -> None:
         """Fail unless stock git finds the repository flawless and nothing was left behind."""
         done = git(self.path(name), "fsck", "--strict", "--full", "--no-dangling")
-        assert done.stderr + done.stdout in ("", "notice: HEAD points to an unborn branch (main)\n"
-                                             "notice: No default references\n"), done
+        words = done.stderr + done.stdout
+        assert all(line.startswith("notice: ") for line in words.splitlines()), words
         assert not list((self.path(name) / "objects").glob("incoming-*"))
 
     def refs(self, name: str = "hello") -> dict[str, str]:
@@ -165,7 +165,7 @@ class GitServer:
                         deploy=self.deploy,
                         push_id="p123",
                     )
-            except BaseException as error:
+            except Exception as error:  # noqa: BLE001 - close() fails the test with it
                 self.faults.append(error)
 
 

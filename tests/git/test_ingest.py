@@ -1,0 +1,376 @@
+"""What comes in as a pack: taken whole when it is good, and otherwise not at all."""
+
+from __future__ import annotations
+
+import io
+import os
+import resource
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import packs
+import pytest
+from gitserver import commit as commit_files
+from packs import BLOB, COMMIT, OFS_DELTA, REF_DELTA, TAG, TREE, entry, object_id, pack
+from support.stockgit import clean_env, git
+
+from mypaas_git.errors import GitRefused, PackRefused, TreeRefused
+from mypaas_git.git.ingest import ingest
+from mypaas_git.git.repository import Repositories, Repository
+from mypaas_git.names import ServiceName
+
+A = b"a\n"
+A_ID = object_id(BLOB, A)
+GIB = 1 << 30
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Iterator[Repository]:
+    with Repositories(tmp_path).open_or_create(ServiceName("hello")) as made:
+        yield made
+
+
+def take(repository: Repository, data: bytes, limit: int = GIB) -> None:
+    ingest(io.BytesIO(data).read, repository, limit)
+
+
+def untouched(repository: Repository) -> None:
+    """Fail if anything of a refused pack was left."""
+    objects = Path(os.fspath(repository.store.path))
+    assert sorted(path.name for path in objects.rglob("*")) == ["info", "pack"]
+
+
+def refused(repository: Repository, data: bytes, why: str) -> None:
+    with pytest.raises(GitRefused, match=why):
+        take(repository, data)
+    untouched(repository)
+
+
+def test_good_pack(repository: Repository) -> None:
+    """A pack made by hand is stored, and stock git finds no fault in it."""
+    take(repository, packs.whole((b"100644", b"a", A_ID), blobs=(A,)))
+    path = Path(repository.dulwich.path)
+    assert git(path, "fsck", "--strict", "--full").returncode == 0
+    index = next((path / "objects/pack").glob("*.idx"))
+    assert git(path, "verify-pack", str(index)).returncode == 0
+    assert index.stat().st_mode & 0o777 == 0o444
+
+
+def test_same_pack_twice(repository: Repository) -> None:
+    """The very same pack may come again."""
+    data = packs.whole((b"100644", b"a", A_ID), blobs=(A,))
+    take(repository, data)
+    take(repository, data)
+    assert len(repository.store.packs) == 1
+
+
+def test_empty_pack(repository: Repository) -> None:
+    """git sends an empty pack when there is nothing to send."""
+    take(repository, pack())
+    untouched(repository)
+
+
+def test_nothing_behind_the_pack_is_waited_for(repository: Repository) -> None:
+    """Reading stops at the pack's end, since a client may keep its connection open."""
+    data = packs.whole((b"100644", b"a", A_ID), blobs=(A,))
+    left = [data[at : at + 5] for at in range(0, len(data), 5)]
+    ingest(lambda _n: left.pop(0), repository, GIB)
+    assert left == []
+
+
+def test_truncated_at_any_byte(repository: Repository) -> None:
+    """Whatever the length at which a pack breaks off, it is refused (T17)."""
+    data = packs.whole((b"100644", b"a", A_ID), blobs=(A,))
+    for end in range(len(data)):
+        with pytest.raises(PackRefused, match="ended early"):
+            take(repository, data[:end])
+    untouched(repository)
+
+
+def test_every_flipped_byte(repository: Repository) -> None:
+    """Damage anywhere is noticed (T18)."""
+    data = packs.whole((b"100644", b"a", A_ID), blobs=(A,))
+    for at in range(len(data)):
+        damaged = data[:at] + bytes([data[at] ^ 0x41]) + data[at + 1 :]
+        with pytest.raises(PackRefused):
+            take(repository, damaged)
+    untouched(repository)
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (b"PACK\0\0\0\4" + bytes(24), "no pack of version 2 or 3"),
+        (b"GET / HTTP/1.1\r\n\r\n" + bytes(20), "no pack"),
+        (pack(entry(BLOB, A), count=2**32 - 1), "declares 4294967295 objects"),
+        (pack(entry(BLOB, A), count=2), "impossible base|damaged|ended early|unknown"),
+        (pack(entry(BLOB, A))[:-1] + b"\0", "checksum is wrong"),
+        (pack(entry(BLOB, A, size=1)), "longer than it declares"),
+        (pack(entry(BLOB, A, size=3)), "shorter than it declares"),
+        (pack(entry(BLOB, A), entry(BLOB, A)), "twice"),
+        (pack(entry(5, A)), "unknown type 5"),
+        (pack(entry(0, A)), "unknown type 0"),
+        (pack(b"\xb0" + b"\xff" * 40 + b"\0"), "impossible size"),
+    ],
+)
+def test_malformed(repository: Repository, data: bytes, why: str) -> None:
+    """Headers and sizes that lie are refused (T18)."""
+    refused(repository, data, why)
+
+
+def ref_delta(base: bytes, delta: bytes) -> bytes:
+    return entry(REF_DELTA, delta, base=base)
+
+
+def test_deltas(repository: Repository) -> None:
+    """Deltas on deltas, before and behind their bases, are resolved as git does (T19)."""
+    b, c, d = b"b" * 100, b"c" * 90, b"d" * 80
+    first = entry(BLOB, A)
+    chain = entry(OFS_DELTA, packs.insert(A, b), base=bytes([len(first)]))
+    top = packs.tree(
+        *(
+            (b"100644", n, object_id(BLOB, x))
+            for n, x in ((b"a", A), (b"b", b), (b"c", c), (b"d", d))
+        )
+    )
+    take(
+        repository,
+        pack(
+            first,
+            chain,
+            ref_delta(object_id(BLOB, c), packs.insert(c, d)),
+            ref_delta(object_id(BLOB, b), packs.insert(b, c)),
+            entry(TREE, top),
+            entry(COMMIT, packs.commit(object_id(TREE, top))),
+        ),
+    )
+    assert repository.store[object_id(BLOB, d).hex().encode()].as_raw_string() == d  # type: ignore[index]
+    assert git(Path(repository.dulwich.path), "fsck", "--strict", "--full").returncode == 0
+
+
+def test_thin_pack(repository: Repository) -> None:
+    """A thin pack is completed with the bases that the repository has (T20)."""
+    take(repository, packs.whole((b"100644", b"a", A_ID), blobs=(A,)))
+    b = b"b" * 50
+    top = packs.tree((b"100644", b"b", object_id(BLOB, b)))
+    thin = pack(
+        ref_delta(A_ID, packs.insert(A, b)),
+        entry(TREE, top),
+        entry(COMMIT, packs.commit(object_id(TREE, top))),
+    )
+    take(repository, thin)
+    path = Path(repository.dulwich.path)
+    for index in (path / "objects/pack").glob("*.idx"):
+        git(path, "verify-pack", str(index))
+    assert git(path, "fsck", "--strict", "--full").returncode == 0
+
+
+def test_bad_deltas(repository: Repository) -> None:
+    """Deltas without a base, of themselves, in circles or malformed are refused (T19, T20)."""
+    ids = [b"\1" * 20, b"\2" * 20]
+    refused(repository, pack(ref_delta(ids[0], packs.insert(A, A))), "neither in the pack")
+    itself = object_id(BLOB, b"itself")
+    refused(repository, pack(ref_delta(itself, packs.insert(b"itself", b"itself"))), "neither")
+    circle = pack(
+        ref_delta(object_id(BLOB, b"x"), packs.insert(b"x", b"y")),
+        ref_delta(object_id(BLOB, b"y"), packs.insert(b"y", b"x")),
+    )
+    refused(repository, circle, "neither")
+    refused(repository, pack(entry(OFS_DELTA, packs.insert(A, A), base=b"\x7f")), "neither")
+    refused(repository, pack(entry(OFS_DELTA, packs.insert(A, A), base=b"\0")), "neither")
+    for delta in (
+        b"",
+        b"\2",
+        b"\2\5\0",
+        b"\3\1\1x",
+        b"\2\5\1x",
+        b"\2\1\x91\x70\1",
+        b"\x80" * 40,
+    ):
+        refused(repository, pack(entry(BLOB, A), ref_delta(A_ID, delta)), "delta")
+
+
+def test_bombs_are_cheap(repository: Repository) -> None:
+    """A few bytes that unfold to gigabytes are refused before they do (T19)."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    big = b"\0" * 65_535
+    refused(repository, pack(entry(BLOB, A, size=1 << 40)), "at most 512 MiB")
+    refused(repository, pack(entry(TREE, A, size=1 << 29)), "at most 64 MiB")
+    lie = packs.varint(2) + packs.varint(2 << 30) + b"\1a"
+    refused(repository, pack(entry(BLOB, A), ref_delta(A_ID, lie)), "at most 512 MiB")
+    bomb = [entry(BLOB, big), ref_delta(object_id(BLOB, big), packs.repeat(big, 3000))]
+    bomb += [ref_delta(object_id(BLOB, big), packs.repeat(big, 3000 + n)) for n in range(9)]
+    refused(repository, pack(*bomb), "out of all proportion")
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert after - before < 200 * 1024  # KiB
+
+
+def test_wide_deep_deltas_are_bounded(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bases that wait for more deltas take no more memory than is granted (T19)."""
+    base, second = b"0" * 5000, b"1" * 100
+    monkeypatch.setattr("mypaas_git.git.deltas.MAX_HELD", 5050)
+    entries = [
+        entry(BLOB, base),
+        ref_delta(object_id(BLOB, base), packs.insert(base, second)),
+        ref_delta(object_id(BLOB, base), packs.insert(base, b"2" * 100)),
+        ref_delta(object_id(BLOB, second), packs.insert(second, b"3")),
+    ]
+    # The last delta of a base is resolved first here: the second waits with its own below it.
+    entries[1:3] = reversed(entries[1:3])
+    with pytest.raises(PackRefused, match="deltas take more than"):
+        take(repository, pack(*entries))
+    untouched(repository)
+
+
+def test_long_chain(repository: Repository) -> None:
+    """A chain of thousands of deltas is resolved without recursion (T19)."""
+    entries, base = [entry(BLOB, b"0")], b"0"
+    for number in range(1, 5000):
+        text = b"%d" % number
+        entries.append(ref_delta(object_id(BLOB, base), packs.insert(base, text)))
+        base = text
+    take(repository, pack(*entries))
+    assert object_id(BLOB, b"4999").hex().encode() in repository.store  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        b".git", b".GIT", b".Git ", b".git.", b"git~1", b"GIT~1", b".git::$INDEX_ALLOCATION",
+        ".g\u200cit".encode(), ".\ufeffgit".encode(), b"..", b".", b"", b"a/b", b"/etc",
+        b"a\\.git\\b", b".git\xff", b"...", b". .",
+    ],
+)  # fmt: skip
+def test_names_that_no_tree_may_hold(repository: Repository, name: bytes) -> None:
+    """.git in any spelling, and what leads out of the tree, is refused and named (T30)."""
+    with pytest.raises(
+        TreeRefused, match=r"^the tree [0-9a-f]{12} holds an entry '[^\x00-\x1f]*'"
+    ):
+        take(repository, packs.whole((b"100644", name, A_ID), blobs=(A,)))
+    untouched(repository)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [b".gitignore", b".github", b"git", b"a b", "é".encode(), b"\xff\xfe", b"a\nb",
+     b"x\x1b[31m", b"x" * 300, b"..a", b"git~2", b"aux", b"a\\b"],
+)  # fmt: skip
+def test_names_that_are_odd_but_allowed(repository: Repository, name: bytes) -> None:
+    """Names that only look strange are let in (T34)."""
+    take(repository, packs.whole((b"100644", name, A_ID), blobs=(A,)))
+    assert git(Path(repository.dulwich.path), "fsck", "--strict", "--full").returncode == 0
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        ((b"100777", b"a", A_ID),),
+        ((b"0100644", b"a", A_ID),),
+        ((b"644", b"a", A_ID),),
+        ((b"120777", b"a", A_ID),),
+        ((b"100644", b"a", A_ID), (b"100644", b"a", A_ID)),
+        ((b"100644", b"a", A_ID), (b"100644", b"a.b", A_ID), (b"40000", b"a", A_ID)),
+        ((b"100644", b"b", A_ID), (b"100644", b"a", A_ID)),
+        ((b"40000", b"a", A_ID),),
+        ((b"100644", b"a", b"\0" * 19),),
+        ((b"100644", b"a", b"\5" * 20),),
+    ],
+)
+def test_bad_trees(
+    repository: Repository, items: tuple[tuple[bytes, bytes, bytes], ...]
+) -> None:
+    """Odd modes, duplicates, disorder, wrong kinds and missing objects (T21, T32, T33)."""
+    with pytest.raises(GitRefused):
+        take(repository, packs.whole(*items, blobs=(A,)))
+    untouched(repository)
+
+
+def test_submodule_entries_are_let_in(repository: Repository) -> None:
+    """A submodule's commit lives elsewhere; the build context refuses it later (T35)."""
+    take(repository, packs.whole((b"160000", b"sub", b"\7" * 20)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "data"),
+    [
+        (COMMIT, b""),
+        (COMMIT, b"tree " + b"1" * 40 + b"\n"),
+        (COMMIT, b"garbage"),
+        (COMMIT, packs.commit(b"\1" * 20)),
+        (COMMIT, packs.commit(A_ID)),
+        (TAG, packs.tag(A_ID, b"commit")),
+        (TAG, packs.tag(b"\1" * 20, b"blob")),
+        (TAG, b"object x\n"),
+        (TREE, b"100644"),
+        (TREE, b"100644 a\0short"),
+        (TREE, b"999999 a\0" + A_ID),
+    ],
+)
+def test_bad_commits_tags_and_trees(repository: Repository, kind: int, data: bytes) -> None:
+    """What does not parse, or links to nothing or to the wrong kind, is refused (T21)."""
+    refused(repository, pack(entry(BLOB, A), entry(kind, data)), "malformed|missing|is a")
+
+
+def test_parent_of_the_wrong_kind_here_already(repository: Repository) -> None:
+    """Links into the repository are checked for their kind too (T21)."""
+    take(repository, packs.whole((b"100644", b"a", A_ID), blobs=(A,)))
+    for tree_id, parent in (
+        (A_ID, None),
+        (object_id(TREE, packs.tree((b"100644", b"a", A_ID))), A_ID),
+    ):
+        bad = packs.commit(tree_id, *([parent] if parent else []))
+        with pytest.raises(PackRefused, match="is a blob where a"):
+            take(repository, pack(entry(COMMIT, bad)))
+
+
+def test_limit(repository: Repository) -> None:
+    """A pack that is too long names the figure and the setting (T29)."""
+    with pytest.raises(PackRefused, match=r"limit of 50 bytes \(\[git\] max_pack_size\)"):
+        take(repository, packs.whole((b"100644", b"a", A_ID), blobs=(A,)), limit=50)
+    untouched(repository)
+
+
+def test_colliding_object(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An object that has the id of another one is not taken for it."""
+    take(repository, packs.whole((b"100644", b"a", A_ID), blobs=(A,)))
+    # No two contents with one SHA-1 fit in here, so the one that is stored is misread.
+    monkeypatch.setattr(repository.store, "get_raw", lambda _id: (BLOB, b"not a\n"))
+    with pytest.raises(PackRefused, match="is not the object of that id"):
+        take(repository, pack(entry(BLOB, A)))
+
+
+def test_dead_quarantines_are_swept(repository: Repository) -> None:
+    """What a crash left behind goes with the next push, what is fresh stays (T62)."""
+    objects = Path(os.fspath(repository.store.path))
+    for name, age in (("incoming-old", 4000), ("incoming-fresh", 10)):
+        (objects / name).mkdir()
+        (objects / name / "new.pack").touch()
+        then = time.time() - age
+        for path in (objects / name / "new.pack", objects / name):
+            os.utime(path, (then, then))
+    take(repository, packs.whole((b"100644", b"a", A_ID), blobs=(A,)))
+    assert [path.name for path in objects.glob("incoming-*")] == ["incoming-fresh"]
+
+
+def test_a_real_history(repository: Repository, tmp_path: Path) -> None:
+    """A history with merges, renames and many deltas, repacked by git, comes in whole."""
+    work = tmp_path / "work"
+    text = "".join(f"line {number}\n" for number in range(400))
+    for number in range(30):
+        files = {f"d{number % 5}/f.txt": text.replace(f"line {number}\n", f"{number}!\n")}
+        tip = commit_files(work, files, f"change {number}")
+    data = subprocess.run(
+        ["git", "pack-objects", "--all", "--stdout", "-q", "--delta-base-offset", "--depth=40"],
+        cwd=work, env=clean_env(), capture_output=True, check=True, input=b"",
+    ).stdout  # fmt: skip
+    take(repository, data)
+    path = Path(repository.dulwich.path)
+    assert (
+        git(path, "rev-list", "--objects", tip).stdout
+        == git(work, "rev-list", "--objects", tip).stdout
+    )
+    assert git(path, "fsck", "--strict", "--full").returncode == 0
