@@ -38,8 +38,12 @@ ALGORITHMS = (
 )
 OPTIONS = ("admin", "services", "expiry-time")
 MIN_RSA_BITS, MAX_RSA_BITS = 2048, 16384
+MAX_BLOB = 8 * 1024
+"""Bytes of a public key: four times what the longest RSA key takes."""
 MAX_EXPIRY_DAYS = 36500
 
+# OpenSSH knows no other white space, and str.split() knows a lot.
+_BLANKS, _SPACE = " \t\r", re.compile(r"[ \t]+")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
 _ALGORITHM = re.compile(r"(?:ssh|ecdsa|sk)-[A-Za-z0-9@.-]+")
 _OPTION = re.compile(r'([A-Za-z0-9-]+)(?:="((?:[^"\\]|\\.)*)")?')
@@ -298,7 +302,7 @@ def _scan(lines: list[bytes]) -> tuple[list[KeyEntry], list[Broken]]:
     entries: list[KeyEntry] = []
     broken: list[Broken] = []
     for number, line in enumerate(lines, start=1):
-        if not line.strip() or line.lstrip().startswith(b"#"):
+        if line.strip(_BLANKS.encode())[:1] in {b"", b"#"}:
             continue
         try:
             entry = _parse_line(line, number)
@@ -320,13 +324,13 @@ def _refuse_repetition(entries: list[KeyEntry], new: KeyEntry) -> None:
 
 def _parse_line(line: bytes, number: int) -> KeyEntry:
     try:
-        text = line.decode().strip()
+        text = line.decode().strip(_BLANKS)
     except UnicodeDecodeError:
         raise KeyRefused("the line is not UTF-8") from None
     if _CONTROLS.search(text):
         raise KeyRefused("there are control characters in the line")
     rights, rest = _parse_options(text)
-    words = rest.split(maxsplit=2)
+    words = _SPACE.split(rest, maxsplit=2)
     if len(words) < 2:
         raise KeyRefused("there is no key: expected [OPTIONS] ALGORITHM KEY NAME")
     blob = _decode(words[0], words[1])
@@ -350,7 +354,7 @@ def _entry(name: str, algorithm: str, blob: bytes, rights: _Rights, line: int) -
 
 def _parse_options(text: str) -> tuple[_Rights, str]:
     """The rights before the key, and the text from the key on."""
-    if _ALGORITHM.fullmatch(text.split(maxsplit=1)[0]):
+    if _ALGORITHM.fullmatch(_SPACE.split(text, maxsplit=1)[0]):
         return _Rights(), text
     found: dict[str, str | None] = {}
     at = 0
@@ -423,6 +427,7 @@ def _decode(algorithm: str, encoded: str) -> bytes:
         raise KeyRefused(_why_unsupported(algorithm))
     try:
         blob = base64.b64decode(encoded, validate=True)
+        _check_lengths(blob)
         key = paramiko.PKey.from_type_string(algorithm, blob)
         sound = key.asbytes() == blob
     except (ValueError, TypeError, OverflowError, paramiko.SSHException, UnknownKeyType):
@@ -435,6 +440,19 @@ def _decode(algorithm: str, encoded: str) -> bytes:
             "make a new one with: ssh-keygen -t ed25519"
         )
     return blob
+
+
+def _check_lengths(blob: bytes) -> None:
+    """Raise ValueError unless ``blob`` is a row of strings (RFC 4251, section 5).
+
+    paramiko fills a string that ends early with zeros, up to a megabyte, and takes a
+    minute to make a number of them.
+    """
+    at = 0
+    while at < len(blob):
+        at += 4 + int.from_bytes(blob[at : at + 4], "big")
+    if at != len(blob) or at > MAX_BLOB:
+        raise ValueError(at)
 
 
 def _why_unsupported(algorithm: str) -> str:

@@ -5,7 +5,8 @@ What is changed, and why:
 - Only algorithms that are considered sound today are offered.
 - Until somebody has logged in, a connection has a deadline and a budget of bytes,
   both kept by the socket: no banner, key exchange or flood outlasts them.
-- A packet's length is checked before anything is read for it.
+- A packet's length is checked before anything is read for it, and a field that is
+  shorter than it says ends the connection.
 - Authentication (RFC 4252) is public key only, and lives in :class:`PublicKeyLogin`:
   a key that cannot be used is passed over instead of ending the connection, and the
   only key that counts is the one whose signature was verified.
@@ -141,6 +142,20 @@ class PatientSocket(socket.socket):
         super().close()
 
 
+class ExactMessage(Message):
+    """A message whose fields are as long as they say.
+
+    paramiko fills a field that ends early with zeros, up to a megabyte. Made into a
+    number, as in a key exchange, nine bytes from a stranger take a minute of cpu.
+    """
+
+    def get_bytes(self, n: int) -> bytes:
+        data = self.packet.read(n)
+        if len(data) != n:
+            raise paramiko.SSHException("a message ends early")
+        return data
+
+
 class BoundedPacketizer(Packetizer):
     """Reads no more for a packet than a packet may be long."""
 
@@ -150,6 +165,18 @@ class BoundedPacketizer(Packetizer):
         if not 0 <= n <= self.limit:
             raise paramiko.SSHException(f"a packet of {n} bytes")
         return super().read_all(n, check_rekey)
+
+    def readline(self, timeout: float) -> str:
+        line = super().readline(timeout)
+        if not line.startswith("SSH-"):  # only a server may say more (RFC 4253, 4.2)
+            raise paramiko.SSHException("not an ssh client")
+        return line
+
+    def read_message(self) -> tuple[int, Message]:
+        kind, message = super().read_message()
+        exact = ExactMessage(message.asbytes())
+        exact.seqno = message.seqno
+        return kind, exact
 
     def start_handshake(self, timeout: float) -> None:
         """Nothing: the socket keeps the time, and needs no thread for it."""
@@ -265,8 +292,9 @@ class PublicKeyLogin(_AuthHandler):
         said.add_string(algorithm)
         said.add_string(blob)
         try:
+            _check_signature(kind, signature)
             key = paramiko.PKey.from_type_string(kind, blob)
-            return key.verify_ssh_sig(said.asbytes(), Message(signature))
+            return key.verify_ssh_sig(said.asbytes(), ExactMessage(signature))
         except (ValueError, TypeError, OverflowError, paramiko.SSHException):
             return False  # a signature of another length or shape
 
@@ -439,6 +467,21 @@ def _feed(channel: Any, m: Message) -> None:
     if len(channel.in_buffer) > 2 * WINDOW:
         raise paramiko.SSHException("the client ignores the window")
     channel._feed(m)
+
+
+def _check_signature(kind: str, signature: bytes) -> None:
+    """Raise SSHException for a signature with a field that ends early.
+
+    paramiko takes the two numbers of an ECDSA signature (RFC 5656, 3.1.2) out of a
+    message of its own.
+    """
+    outer = ExactMessage(signature)
+    outer.get_binary()
+    value = outer.get_binary()
+    if kind.startswith("ecdsa-"):
+        numbers = ExactMessage(value)
+        numbers.get_binary()
+        numbers.get_binary()
 
 
 def _string(data: bytes) -> bytes:

@@ -206,6 +206,13 @@ def test_any_blob(algorithm: str, noise: bytes) -> None:
         parse_public_key(f"{algorithm} {base64.b64encode(blob).decode()}")
 
 
+def test_field_that_ends_early() -> None:
+    """A number that claims to be a megabyte long is refused before it is computed."""
+    blob = b"\0\0\0\x07ssh-rsa\0\x0f\xff\xff\1"
+    with pytest.raises(KeyRefused, match="cut off"):
+        parse_public_key(f"ssh-rsa {base64.b64encode(blob).decode()}")
+
+
 @pytest.mark.parametrize(
     ("expiry", "moment"),
     [

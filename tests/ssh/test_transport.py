@@ -1,0 +1,273 @@
+"""What is agreed upon, and what a hostile peer gets: a closed connection, quickly."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import paramiko
+import pytest
+from paramiko.kex_group14 import KexGroup14SHA256
+from paramiko.message import Message
+from prober import FAILURE, SUCCESS, load, probing
+from served import Served, serving
+from support.net import wait_until
+
+from mypaas_git.ssh.transport import MAX_OFFERS, WINDOW, PatientSocket
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    with serving(tmp_path) as running:
+        yield running
+
+
+@pytest.fixture
+def alice(served: Served) -> Path:
+    return served.new_key("alice")
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "KexAlgorithms=curve25519-sha256",
+        "KexAlgorithms=curve25519-sha256@libssh.org",
+        "KexAlgorithms=ecdh-sha2-nistp256",
+        "KexAlgorithms=ecdh-sha2-nistp521",
+        "KexAlgorithms=diffie-hellman-group16-sha512",
+        "KexAlgorithms=diffie-hellman-group14-sha256",
+        "Ciphers=aes128-gcm@openssh.com",
+        "Ciphers=aes256-gcm@openssh.com",
+        "Ciphers=aes256-ctr",
+        "MACs=hmac-sha2-256-etm@openssh.com",
+        "MACs=hmac-sha2-512",
+        "HostKeyAlgorithms=ssh-ed25519",
+        "HostKeyAlgorithms=ecdsa-sha2-nistp256",
+        "HostKeyAlgorithms=rsa-sha2-512",
+        "HostKeyAlgorithms=rsa-sha2-256",
+    ],
+)
+def test_sound_algorithms(served: Served, alice: Path, option: str) -> None:
+    """Stock ssh that insists on one of these gets it."""
+    done = served.ssh("big 100000", key=alice, more=("-o", option, "-o", "Ciphers=+aes128-ctr"))
+    assert (done.returncode, len(done.stdout)) == (3, 100000)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "KexAlgorithms=diffie-hellman-group14-sha1",
+        "KexAlgorithms=diffie-hellman-group-exchange-sha256",
+        "Ciphers=aes128-cbc",
+        "Ciphers=3des-cbc",
+        "MACs=hmac-sha1",
+        "MACs=hmac-md5",
+        "MACs=umac-64@openssh.com",
+        "HostKeyAlgorithms=ssh-rsa",
+        "PubkeyAcceptedAlgorithms=ssh-rsa",
+    ],
+)
+def test_unsound_algorithms(served: Served, option: str) -> None:
+    """Stock ssh that insists on one of these is told that there is no match."""
+    key = served.new_key("alice", kind="rsa")
+    # GCM would make the choice of a MAC void.
+    options = ("-o", option, "-o", "Ciphers=^aes128-ctr", "-o", "LogLevel=INFO")
+    done = served.ssh("show", key=key, more=options)
+    assert done.returncode == 255
+    assert re.search(rb"no matching|Permission denied", done.stderr)
+
+
+def test_no_compression(served: Served, alice: Path) -> None:
+    """ssh -C works, uncompressed."""
+    assert served.ssh("show", key=alice, more=("-C",)).returncode == 0
+
+
+def test_rekey(served: Served, alice: Path) -> None:
+    """T13: new keys in the middle of the data, both ways, lose nothing."""
+    data = bytes(range(256)) * 12_000
+    done = served.ssh("cat", key=alice, more=("-o", "RekeyLimit=300K"), stdin=data)
+    assert done.stdout == data
+
+
+def test_paramiko_as_a_client(served: Served, alice: Path) -> None:
+    """paramiko's own client logs in with its strongest choice, and signs at once."""
+    client = paramiko.SSHClient()
+    client.load_host_keys(str(served.known_hosts))
+    with client:
+        client.connect(
+            "127.0.0.1",
+            served.port,
+            key_filename=str(alice),
+            look_for_keys=False,
+            allow_agent=False,
+        )
+        _, stdout, _ = client.exec_command("exit 5")
+        assert stdout.channel.recv_exit_status() == 5
+
+
+@pytest.mark.parametrize(
+    "opening",
+    [
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"SSH-1.5-old\r\n",
+        b"SSH-2.0-x\r\n" + (2**31).to_bytes(4, "big") + bytes(60),
+        b"SSH-2.0-x\r\n" + (2**32 - 1).to_bytes(4, "big") + bytes(60),
+        b"SSH-2.0-x\r\n" + (40_000).to_bytes(4, "big") + bytes(60),
+        b"SSH-2.0-x\r\n" + bytes(64),
+        b"\xff\xfe\r\n" * 200,
+        b"x" * 200_000,
+        b"SSH-2.0-" + b"x" * 200_000,
+        # T12: a message that does not exist, before any keys.
+        b"SSH-2.0-x\r\n" + b"\0\0\0\x0c\x0a\xff" + bytes(10),
+    ],
+    ids=[
+        "http",
+        "ssh1",
+        "2^31",
+        "2^32-1",
+        "40k",
+        "zeros",
+        "lines",
+        "line",
+        "banner",
+        "unknown",
+    ],
+)
+def test_hostile_openings(served: Served, alice: Path, opening: bytes) -> None:
+    """T2, T3: nonsense is dropped at once, and others are served meanwhile."""
+    with (
+        socket.create_connection(("127.0.0.1", served.port), timeout=5) as sock,
+        contextlib.suppress(ConnectionError),
+    ):
+        sock.sendall(opening)
+        while sock.recv(65536):
+            pass
+    assert served.ssh("show", key=alice).returncode == 0
+
+
+def test_number_that_ends_early(served: Served) -> None:
+    """Nine bytes that claim to be a number of a megabyte cost nothing.
+
+    paramiko would fill it up with zeros and compute for a minute, before anybody has
+    logged in.
+    """
+
+    class Boastful(KexGroup14SHA256):
+        transport: Any
+
+        def start_kex(self) -> None:
+            boast = Message()
+            boast.add_byte(b"\x1e")
+            boast.add_int(0xFFFFF)
+            boast.add_byte(b"\1")
+            self.transport._send_message(boast)
+
+    class Client(paramiko.Transport):
+        _kex_info: ClassVar[dict[str, Any]] = {Boastful.name: Boastful}
+        _preferred_kex = (Boastful.name,)
+
+    client = Client(("127.0.0.1", served.port))
+    began = time.process_time()
+    try:
+        client.start_client(threading.Event())
+        wait_until(lambda: served.logged("refused"), "the connection is dropped", seconds=5)
+    finally:
+        client.close()
+        client.join(5)
+    assert time.process_time() < began + 2
+
+
+def test_signature_that_ends_early(served: Served) -> None:
+    """The same for the numbers of an ECDSA signature, whose key anybody may know."""
+    key = load(served.new_key("alice", kind="ecdsa"))
+    name = key.get_name().encode()
+    boast = b"\0\0\0\5\0\x0f\xff\xff\1"
+    signature = len(name).to_bytes(4, "big") + name + boast
+    with probing(served.port) as prober:
+        said = (b"2", b"me", b"ssh-connection", b"publickey", True, name, key.asbytes())
+        began = time.process_time()
+        assert prober.say(*said, signature) == FAILURE
+        assert time.process_time() < began + 2
+        assert prober.sign(key) == SUCCESS
+
+
+def test_offers_are_counted(served: Served) -> None:
+    """T5: somebody who goes through all the keys there are is stopped."""
+    with probing(served.port) as prober:
+        for number in range(MAX_OFFERS):
+            assert prober.offer(b"ssh-ed25519", b"%d" % number) == FAILURE
+        wait_until(lambda: not prober.transport.is_active(), "the connection has ended")
+
+
+def test_budget(served: Served) -> None:
+    """T4: a stranger may not send without end, whatever it is."""
+    with probing(served.port) as prober:
+        with contextlib.suppress(OSError, EOFError):
+            for _ in range(100):
+                prober.send(b"\2", bytes(2000))
+        wait_until(lambda: not prober.transport.is_active(), "the connection has ended")
+
+
+def test_channels_are_counted(served: Served, alice: Path) -> None:
+    """T10: ten channels at a time, and any number one after another."""
+    with probing(served.port) as prober:
+        assert prober.sign(load(alice)) == SUCCESS
+        channels = [prober.transport.open_session(timeout=5) for _ in range(10)]
+        with pytest.raises(paramiko.ChannelException):
+            prober.transport.open_session(timeout=5)
+        for channel in channels:
+            channel.close()
+        for _ in range(30):
+            assert prober.run("show")
+
+
+def test_window_overrun(served: Served, alice: Path) -> None:
+    """T11: a client that ignores the window is dropped before it fills the memory."""
+    with probing(served.port) as prober:
+        assert prober.sign(load(alice)) == SUCCESS
+        channel = prober.transport.open_session(timeout=5)
+        channel.exec_command("wait")
+        channel.out_window_size = 100 * WINDOW
+        with contextlib.suppress(OSError, EOFError):
+            channel.sendall(bytes(4 * WINDOW))
+        wait_until(lambda: not prober.transport.is_active(), "the connection has ended")
+        assert served.backend.saw_gone.wait(5)
+
+
+def test_second_command_on_a_channel(served: Served, alice: Path) -> None:
+    """A channel runs one command; a second request is refused."""
+    with probing(served.port) as prober:
+        assert prober.sign(load(alice)) == SUCCESS
+        channel = prober.transport.open_session(timeout=5)
+        channel.exec_command("wait")
+        with pytest.raises(paramiko.SSHException):
+            channel.exec_command("show")
+
+
+def test_large_packets_from_friends(served: Served, alice: Path) -> None:
+    """A command line may be longer than a stranger's packet, up to its own limit."""
+    with probing(served.port) as prober:
+        assert prober.sign(load(alice)) == SUCCESS
+        assert len(prober.run("show " + "x" * 60_000)) > 60_000
+        assert prober.run("show " + "x" * 70_000) == b""
+
+
+def test_socket_options() -> None:
+    """T14: small answers are not held back, and a peer that vanishes is noticed."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listening,
+        socket.create_connection(listening.getsockname()),
+    ):
+        ours = PatientSocket(listening.accept()[0].detach(), 1)
+        try:
+            assert ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            assert ours.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            assert ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) > 0
+        finally:
+            ours.release()
