@@ -17,7 +17,6 @@ from dulwich.errors import GitProtocolError
 from dulwich.objects import ZERO_SHA
 from dulwich.protocol import format_ref_line, pkt_line
 
-from mypaas_git import __version__
 from mypaas_git.errors import GitRefused, MypaasError, RefRefused
 from mypaas_git.git.commands import (
     SIDE_BAND,
@@ -31,7 +30,7 @@ from mypaas_git.git.commands import (
 from mypaas_git.git.ingest import ingest
 from mypaas_git.git.packstream import PackBroken, PackStream
 from mypaas_git.git.repository import Repositories, Repository
-from mypaas_git.git.wire import Stream, Wire
+from mypaas_git.git.wire import AGENT, Stream, Wire
 from mypaas_git.names import ServiceName
 from mypaas_git.progress import LineProgress, Progress
 
@@ -47,7 +46,7 @@ _CAPABILITIES = [
     b"quiet",
     b"atomic",
     b"object-format=sha1",
-    b"agent=mypaas-git/" + __version__.encode("ascii"),
+    AGENT,
 ]
 
 log = structlog.get_logger()

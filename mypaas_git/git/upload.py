@@ -23,10 +23,9 @@ from dulwich.refs import Ref
 from dulwich.repo import Repo
 from dulwich.server import BackendRepo, DictBackend, UploadPackHandler, _ProtocolGraphWalker
 
-from mypaas_git import __version__
 from mypaas_git.errors import MypaasError
 from mypaas_git.git.repository import Repositories, Repository
-from mypaas_git.git.wire import Stream, Wire, refuse
+from mypaas_git.git.wire import AGENT, Stream, Wire, refuse
 from mypaas_git.names import ServiceName
 
 __all__ = ["Stream", "refuse", "upload_pack"]
@@ -39,7 +38,7 @@ _MORE_CAPABILITIES = [
     # Whoever may fetch may have every object: partial clones ask for single ones.
     b"allow-tip-sha1-in-want",
     b"allow-reachable-sha1-in-want",
-    b"agent=mypaas-git/" + __version__.encode("ascii"),
+    AGENT,
 ]
 
 

@@ -11,8 +11,10 @@ from typing import Protocol
 from dulwich.errors import GitProtocolError
 from dulwich.protocol import ReceivableProtocol
 
+import mypaas_git
 from mypaas_git.progress import clean
 
+AGENT = b"agent=mypaas-git/" + mypaas_git.__version__.encode("ascii")
 BUFFER = 1 << 16
 """Bytes that are asked of the stream at once while a pack comes in."""
 

@@ -17,11 +17,32 @@ from hypothesis import strategies as st
 from mypaas_git.errors import TreeRefused
 from mypaas_git.git.ignore import DockerIgnore
 
-FILES = """\
-Dockerfile a.py b.pyc README.md README-secret.md .env .hidden/x src/a.py src/b.pyc
-src/lib/c.pyc src/lib/d.py src/lib/README.md logs/one.log logs/keep/two.log [b]
-node_modules/m/index.js x/node_modules/n.js temp tempa x/temp x/y/temp foo.d/bar
-foo/bar q/foo/bar/baz""".split()
+FILES = [
+    "Dockerfile",
+    "a.py",
+    "b.pyc",
+    "README.md",
+    "README-secret.md",
+    ".env",
+    ".hidden/x",
+    "src/a.py",
+    "src/b.pyc",
+    "src/lib/c.pyc",
+    "src/lib/d.py",
+    "src/lib/README.md",
+    "logs/one.log",
+    "logs/keep/two.log",
+    "[b]",
+    "node_modules/m/index.js",
+    "x/node_modules/n.js",
+    "temp",
+    "tempa",
+    "x/temp",
+    "x/y/temp",
+    "foo.d/bar",
+    "foo/bar",
+    "q/foo/bar/baz",
+]
 TEXTS = [
     "*.pyc\n*/temp*\ntemp?\n",
     "**/*.pyc\n**/node_modules\n",

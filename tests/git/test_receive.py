@@ -57,6 +57,24 @@ def test_first_push_and_update(server: GitServer, work: Path) -> None:
     server.fsck()
 
 
+def test_deploy_sees_the_commit(server: GitServer, work: Path) -> None:
+    """When a deploy is asked for, what was pushed can be read, and the branch waits."""
+    seen: list[object] = []
+
+    def look(repository: Repository, update: RefUpdate, progress: Progress, move: Move) -> None:
+        assert update.new
+        seen.append(repository.read_file(update.new, "Dockerfile", 100))
+        seen.append(sum(map(len, repository.context(update.new))))
+        seen.append(repository.ref(MAIN))
+        move()
+        seen.append(repository.ref(MAIN))
+
+    new = commit(work, {"Dockerfile": "FROM scratch\n"})
+    server.deploy = look
+    server.git(work, "push", "mypaas", "main")
+    assert seen == [b"FROM scratch\n", 2048, None, new]
+
+
 def test_repository_only_for_good_commands(server: GitServer, work: Path) -> None:
     """A push that is refused altogether leaves no repository behind (T24)."""
     commit(work, {"a": "a"})
