@@ -157,8 +157,11 @@ class Front:
             push = Push(repository, update, identity, progress)
             try:
                 self._app.hook.deploy(push, service, move)
-            except RouterDown:
-                self._revive_proxy()
+                log.info("deployed", commit=update.new)
+            except MypaasError as error:
+                log.info("not-deployed", commit=update.new, code=error.code, why=str(error))
+                if isinstance(error, RouterDown):
+                    self._revive_proxy()
                 raise
 
         return deploy

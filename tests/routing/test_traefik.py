@@ -1,0 +1,84 @@
+"""Routes in effect, by the word of a real Traefik."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from support import engine
+from support.paas import Paas
+
+from mypaas_git.directives.model import ServiceSpec, Url
+from mypaas_git.errors import RouterDown, RouteRefused
+from mypaas_git.names import ServiceName
+from mypaas_git.routing import traefik
+from mypaas_git.routing.traefik import Traefik, write_atomically
+
+NAME = ServiceName.parse("routed")
+SPEC = ServiceSpec(NAME, urls=(Url("http", "routed.test"), Url("https", "routed.test", "/x")))
+
+
+@pytest.fixture
+def connected(paas: Paas) -> tuple[str, int]:
+    """Where the API of the shared server's Traefik listens."""
+    (api,) = engine.inspect(f"{paas.namespace}-traefik")["NetworkSettings"]["Ports"]["8080/tcp"]
+    return api["HostIp"], int(api["HostPort"])
+
+
+def router(paas: Paas, connected: tuple[str, int], directory: Path) -> Traefik:
+    password = (paas.home / "traefik.password").read_text()
+    return Traefik(directory, api=lambda: connected, password=password)
+
+
+def test_set_returns_once_it_serves(paas: Paas, connected: tuple[str, int]) -> None:
+    """Right after set() the new route answers, right after drop() none does."""
+    routes = router(paas, connected, paas.home / "routes")
+    assert paas.get("http://routed.test/").status == 404
+    routes.set(SPEC, ["nowhere.v1.1"])
+    try:
+        assert paas.get("http://routed.test/").status == 502
+        assert NAME in routes.services()
+        # The same servers behind other urls are confirmed by their routers.
+        routes.set(ServiceSpec(NAME, urls=(Url("http", "moved.test"),)), ["nowhere.v2.1"])
+        assert paas.get("http://moved.test/").status == 502
+        assert paas.get("http://routed.test/").status == 404
+    finally:
+        routes.set(ServiceSpec(NAME), [])
+    assert paas.get("http://moved.test/").status == 404
+    assert NAME not in routes.services()
+
+
+def test_a_route_that_is_not_taken_is_taken_back(
+    paas: Paas, connected: tuple[str, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A Traefik that does not see the file is noticed, and the old file stands again."""
+    monkeypatch.setattr(traefik, "CONFIRM_TIMEOUT", 0.3)
+    unseen = router(paas, connected, tmp_path)
+    write_atomically(tmp_path / "routed.yml", b"before")
+    with pytest.raises(RouteRefused, match="did not take the new route of routed"):
+        unseen.set(SPEC, ["nowhere.v1.1"])
+    assert (tmp_path / "routed.yml").read_bytes() == b"before"
+
+
+def test_a_wrong_password_and_a_dead_port(connected: tuple[str, int], tmp_path: Path) -> None:
+    """Both are RouterDown with what was answered."""
+    wrong = "not the password"
+    with pytest.raises(RouterDown, match="answered 401"):
+        Traefik(tmp_path, api=lambda: connected, password=wrong).check()
+    with pytest.raises(RouterDown, match="does not answer"):
+        Traefik(tmp_path, api=lambda: ("127.0.0.1", 9), password=wrong).check()
+
+
+def test_nothing_half_written_is_ever_seen(tmp_path: Path) -> None:
+    """The file is replaced whole, is for our eyes only, and nothing else stays."""
+    path = tmp_path / "a.yml"
+    write_atomically(path, b"one")
+    inode = path.stat().st_ino
+    write_atomically(path, b"two")
+    assert path.read_bytes() == b"two"
+    assert path.stat().st_ino != inode
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert [each.name for each in tmp_path.iterdir()] == ["a.yml"]
+    with pytest.raises(OSError, match=re.escape("missing")):
+        write_atomically(tmp_path / "missing" / "a.yml", b"x")
