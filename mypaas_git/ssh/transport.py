@@ -54,9 +54,11 @@ STRANGERS_PACKET = 35_000
 FRIENDS_PACKET = 256 * 1024
 """The longest packet afterwards: OpenSSH's own limit."""
 WAKE_SECONDS = 5.0
+"""How often an idle connection looks round; whoever closes it wakes it anyway."""
 READ_BYTES = 256 * 1024
 QUICK_ACK_BYTES = 64 * 1024
 VANISHED_SECONDS = 120
+"""How long a peer may leave what we sent without an acknowledgement."""
 
 # paramiko reports hostile peers as errors with tracebacks. Here they are daily
 # business: what matters is logged by the listener, the rest is for debugging.
@@ -85,13 +87,17 @@ class PatientSocket(socket.socket):
         self._received = 0
         self._ahead = b""
         self._at = 0
+        with contextlib.suppress(OSError):  # lost already; reading will tell
+            self._set_options()
+        super().settimeout(WAKE_SECONDS)
+
+    def _set_options(self) -> None:
         self.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         self.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, VANISHED_SECONDS // 2)
         self.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, VANISHED_SECONDS // 8)
         self.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4)
         self.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, VANISHED_SECONDS * 1000)
-        super().settimeout(WAKE_SECONDS)
 
     @property
     def overdue(self) -> bool:
