@@ -180,15 +180,8 @@ def start_proxy(app: App, report: Callable[[str], None]) -> None:
     app.runtime.check()
     app.runtime.ensure_network()
     image = app.proxy.ensure_image(app.settings.docker.traefik_image, report)
-    plan = app.proxy_plan(image)
     app.router.guard_api()
-    app.proxy.ensure(
-        plan.image,
-        plan.arguments,
-        ports=plan.ports,
-        mounts=plan.mounts,
-        digest=plan.digest,
-    )
+    app.proxy.ensure(app.proxy_plan(image))
     deadline = time.monotonic() + ROUTER_START
     while True:
         try:

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import click
 
-from mypaas_git.directives.parse import parse_dockerfile
-from mypaas_git.errors import DockerfileMissing, TreeRefused
+from mypaas_git.cli.directory import service_of
 from mypaas_git.git.send import Outcome, send
 from mypaas_git.git.snapshot import Pack, snapshot
 from mypaas_git.names import ServiceName
@@ -42,7 +41,7 @@ def push(
     and .dockerignore leave out is not sent.
     """
     address = Address.parse(server)
-    service = _service(directory)
+    service = service_of(directory)
     outcome = _send(address, directory, service, key, host_key)
     if outcome.refused is not None:
         click.echo(f" ! [remote rejected] {outcome.branch} ({outcome.refused})", err=True)
@@ -51,20 +50,6 @@ def push(
         click.echo(
             f"Nothing changed since {outcome.commit[:7]}: {service} is up to date", err=True
         )
-
-
-def _service(directory: Path) -> ServiceName:
-    """Return the service that the Dockerfile names; all its faults are raised at once."""
-    dockerfile = directory / "Dockerfile"
-    if not directory.is_dir():
-        raise TreeRefused(f"there is no directory {directory}")
-    try:
-        text = dockerfile.read_bytes()
-    except FileNotFoundError:
-        raise DockerfileMissing(f"there is no Dockerfile in {directory}") from None
-    except OSError as error:
-        raise DockerfileMissing(f"cannot read {dockerfile}: {error.strerror}") from None
-    return parse_dockerfile(text, default_service=None).service
 
 
 def _send(

@@ -18,9 +18,8 @@ from mypaas_git.access.keys import check_name, parse_public_key
 from mypaas_git.app import App, Home
 from mypaas_git.cli.command import Command, Group
 from mypaas_git.cli.context import Context, pass_context
-from mypaas_git.directives.parse import parse_dockerfile
+from mypaas_git.cli.directory import service_of
 from mypaas_git.errors import (
-    DockerfileMissing,
     EngineDown,
     KeyRefused,
     MypaasError,
@@ -30,7 +29,7 @@ from mypaas_git.errors import (
 from mypaas_git.git.receive import RefUpdate
 from mypaas_git.git.repository import Repository
 from mypaas_git.git.snapshot import snapshot
-from mypaas_git.hook import MAX_DOCKERFILE, Push
+from mypaas_git.hook import Push
 from mypaas_git.names import ServiceName
 from mypaas_git.progress import LineProgress, Progress
 from mypaas_git.routing.traefik import write_atomically
@@ -121,7 +120,7 @@ def start(context: Context) -> None:
 def deploy(context: Context, directory: Path) -> None:
     """Deploy a DIRECTORY of this server, as if it had been pushed."""
     app = context.app
-    service = _service_of(directory)
+    service = service_of(directory)
     taken = snapshot(directory)
     with app.repositories.open_or_create(service) as repository:
         ref = _branch(repository, app.settings)
@@ -246,16 +245,6 @@ def _prepare_proxy(context: Context, app: App) -> None:
         start_proxy(app, context.note)
     except EngineDown:
         context.note("the Docker Engine does not answer; start it before: mypaas server start")
-
-
-def _service_of(directory: Path) -> ServiceName:
-    path = directory / "Dockerfile"
-    try:
-        with path.open("rb") as file:
-            text = file.read(MAX_DOCKERFILE + 1)
-    except OSError as error:
-        raise DockerfileMissing(f"{path} cannot be read: {error.strerror}") from None
-    return parse_dockerfile(text, default_service=None).service
 
 
 def _branch(repository: Repository, settings: Settings) -> str:

@@ -29,6 +29,9 @@ RELEASE = "mypaas.release"
 # starts from an image of ours has the labels above. This one only we give.
 ROLE = "mypaas.role"
 
+# An app that prints for ever must not fill the disk.
+LOGS = LogConfig(type=LogConfig.types.JSON, config={"max-size": "10m", "max-file": "3"})
+
 
 class DockerRuntime:
     """Replicas as containers on one bridge network.
@@ -78,9 +81,7 @@ class DockerRuntime:
                 port_bindings=_bindings(plan.publish),
                 nano_cpus=int(plan.maxcpu * 1e9) if plan.maxcpu else None,
                 mem_limit=plan.maxmem,
-                log_config=LogConfig(
-                    type=LogConfig.types.JSON, config={"max-size": "10m", "max-file": "3"}
-                ),
+                log_config=LOGS,
             )
             endpoint = api.create_endpoint_config(aliases=[plan.name, *plan.aliases])
             networks: Any = {self._network: endpoint}  # its type is misstated in the stubs

@@ -9,17 +9,38 @@ import ssl
 import tarfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, Protocol, cast
 
 from docker.errors import APIError, NotFound
-from docker.types import LogConfig, Mount
+from docker.types import Mount
 
 from mypaas_git.errors import BuildFailed, PortInUse, RouterDown
 from mypaas_git.runtime.client import Client, engine_errors, explanation
-from mypaas_git.runtime.docker import NAMESPACE, ROLE
+from mypaas_git.runtime.docker import LOGS, NAMESPACE, ROLE
 
 DIGEST = "mypaas.digest"
 EMBEDDED = "mypaas-embedded/traefik"
+
+
+class Plan(Protocol):
+    """What to run. ``ports``: (inside, address outside, port outside or 0 for any);
+    ``mounts``: (source, target, read-only); ``digest`` tells one plan from another.
+    """
+
+    @property
+    def image(self) -> str: ...
+
+    @property
+    def arguments(self) -> Sequence[str]: ...
+
+    @property
+    def ports(self) -> Sequence[tuple[int, str, int]]: ...
+
+    @property
+    def mounts(self) -> Sequence[tuple[str, str, bool]]: ...
+
+    @property
+    def digest(self) -> str: ...
 
 
 class ProxyContainer:
@@ -51,15 +72,7 @@ class ProxyContainer:
                 log(f"{image} cannot be pulled: {explanation(error)}")
             return self._build_embedded(image, log)
 
-    def ensure(
-        self,
-        image: str,
-        arguments: Sequence[str],
-        *,
-        ports: Sequence[tuple[int, str, int]],
-        mounts: Sequence[tuple[str, str, bool]],
-        digest: str,
-    ) -> None:
+    def ensure(self, plan: Plan) -> None:
         """Have the container run as told; one that already does is left alone.
 
         Raises PortInUse, or RouterDown with what the engine said.
@@ -67,12 +80,12 @@ class ProxyContainer:
         api = self._client.api
         with engine_errors():
             found = self._inspect()
-            if found and found["Config"]["Labels"].get(DIGEST) != digest:
+            if found and found["Config"]["Labels"].get(DIGEST) != plan.digest:
                 api.remove_container(self._name, force=True)
                 found = None
             if not found:
-                self._create(image, arguments, ports, mounts, digest)
-            self._start(ports)
+                self._create(plan)
+            self._start(plan.ports)
 
     def start(self) -> None:
         """Start the container again after it was stopped. Raises RouterDown."""
@@ -99,34 +112,28 @@ class ProxyContainer:
             return found
         return None
 
-    def _create(
-        self,
-        image: str,
-        arguments: Sequence[str],
-        ports: Sequence[tuple[int, str, int]],
-        mounts: Sequence[tuple[str, str, bool]],
-        digest: str,
-    ) -> None:
+    def _create(self, plan: Plan) -> None:
         api = self._client.api
         bindings: dict[int | str, Any] = {
-            f"{inside}/tcp": (address, port or "") for inside, address, port in ports
+            f"{inside}/tcp": (address, port or "") for inside, address, port in plan.ports
         }
+        mounts = [Mount(to, src, type="bind", read_only=ro) for src, to, ro in plan.mounts]
         policy: Any = {"Name": "unless-stopped"}
         networks: Any = {self._network: api.create_endpoint_config()}
         api.create_container(
-            image,
-            list(arguments),
+            plan.image,
+            list(plan.arguments),
             name=self._name,
-            labels={NAMESPACE: self._namespace, ROLE: "proxy", DIGEST: digest},
-            ports=[(inside, "tcp") for inside, _, _ in ports],
+            labels={NAMESPACE: self._namespace, ROLE: "proxy", DIGEST: plan.digest},
+            ports=[(inside, "tcp") for inside, _, _ in plan.ports],
             host_config=api.create_host_config(
                 port_bindings=bindings,
                 restart_policy=policy,
                 security_opt=["no-new-privileges"],
-                mounts=[Mount(to, src, type="bind", read_only=ro) for src, to, ro in mounts],
-                log_config=LogConfig(
-                    type=LogConfig.types.JSON, config={"max-size": "10m", "max-file": "3"}
-                ),
+                mounts=[
+                    Mount(to, src, type="bind", read_only=ro) for src, to, ro in plan.mounts
+                ],
+                log_config=LOGS,
             ),
             networking_config=api.create_networking_config(networks),
         )

@@ -167,4 +167,4 @@ def test_server_deploy(paas: Paas, tmp_path: Path) -> None:
     assert paas.get(f"http://{name}.test/").text == "hello\n"
     missing = paas.cli("server", "deploy", str(tmp_path / "nowhere"))
     assert missing.returncode == 1
-    assert "Dockerfile cannot be read" in missing.stderr
+    assert "there is no directory" in missing.stderr
