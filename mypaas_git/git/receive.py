@@ -15,7 +15,7 @@ from threading import Lock
 import structlog
 from dulwich.errors import GitProtocolError
 from dulwich.objects import ZERO_SHA
-from dulwich.protocol import format_ref_line, pkt_line
+from dulwich.protocol import format_ref_line, pkt_seq
 
 from mypaas_git.errors import GitRefused, MypaasError, RefRefused
 from mypaas_git.git.commands import (
@@ -71,7 +71,8 @@ def receive_pack(
     """Serve one push to the repository of ``name``, which is created when it is missing.
 
     A push to one of ``branches`` deploys; ``max_pack_size`` is in bytes. Returns
-    when the push was reported or nobody is left to report to.
+    when the push was reported or nobody is left to report to. Raises
+    :class:`RepositoryMissing` when what is in the repository's place is none.
     """
     wire = Wire(stream)
     with suppress(GitProtocolError):
@@ -133,19 +134,20 @@ class _Pusher:
 
     def report(self, unpacked: str, commands: Sequence[Command]) -> None:
         """Say what became of everything, the last words of a push."""
-        lines = [pkt_line(f"unpack {unpacked}\n".encode())]
+        lines = [f"unpack {unpacked}\n".encode()]
         for command in commands:
             status = b"ok %s" % command.raw_ref
             if command.reason is not None:
                 status = b"ng %s %s" % (command.raw_ref, command.reason.encode())
-            lines.append(pkt_line(status + b"\n"))
-        report = b"".join([*lines, pkt_line(None)]) if self._wants_report else b""
+            lines.append(status + b"\n")
         with self._writing:
-            if self._side_band:
-                self._wire.write_sideband(1, report)
+            if self._wants_report and self._side_band:
+                self._wire.write_sideband(1, pkt_seq(*lines))
+            elif self._wants_report:
+                for line in lines:
+                    self._wire.write_pkt_line(line)
+            if self._wants_report or self._side_band:
                 self._wire.write_pkt_line(None)
-            else:
-                self._wire.write(report)
             self._listens = False
 
     def finish(self, limit: int) -> None:

@@ -25,7 +25,7 @@ from dulwich.server import BackendRepo, DictBackend, UploadPackHandler, _Protoco
 
 from mypaas_git.errors import MypaasError
 from mypaas_git.git.repository import Repositories, Repository
-from mypaas_git.git.wire import AGENT, Stream, Wire, refuse
+from mypaas_git.git.wire import AGENT, BUFFER, Stream, Wire, refuse
 from mypaas_git.names import ServiceName
 
 __all__ = ["Stream", "refuse", "upload_pack"]
@@ -48,6 +48,7 @@ def upload_pack(stream: Stream, repositories: Repositories, name: ServiceName) -
     try:
         with repositories.open(name) as repository:
             _Handler(repository, wire).handle()
+            wire.flush()
     except MypaasError as error:
         refuse(stream, str(error))
     except HangupException:
@@ -60,11 +61,32 @@ def upload_pack(stream: Stream, repositories: Repositories, name: ServiceName) -
 
 
 class _Wire(Wire):
-    """A wire whose request is read ahead of dulwich."""
+    """A wire whose request is read ahead of dulwich, and whose small packets are gathered."""
 
     def __init__(self, stream: Stream) -> None:
         super().__init__(stream)
         self._request: deque[bytes | None] = deque()
+        self._unsent = bytearray()
+        self.write = self._gather
+
+    def flush(self) -> None:
+        """Send what was gathered; whoever reads does so first."""
+        data = bytes(self._unsent)
+        self._unsent.clear()
+        if data:
+            try:
+                self._stream.write(data)
+            except OSError as error:
+                raise HangupException from error
+
+    def _gather(self, data: bytes) -> None:
+        self._unsent += data
+        if len(self._unsent) >= BUFFER:
+            self.flush()
+
+    def _receive(self, size: int) -> bytes:
+        self.flush()
+        return super()._receive(size)
 
     def read_pkt_line(self) -> bytes | None:
         if self._request and self._readahead is None:

@@ -14,8 +14,9 @@ from gitserver import SECONDS, GitServer, commit, just_move, run_git_server
 from support.stockgit import clean_env, git
 
 from mypaas_git.errors import BuildFailed
-from mypaas_git.git.receive import RefUpdate
+from mypaas_git.git.receive import RefUpdate, receive_pack
 from mypaas_git.git.repository import Repository
+from mypaas_git.names import ServiceName
 from mypaas_git.progress import Progress
 
 MAIN = "refs/heads/main"
@@ -489,6 +490,34 @@ def test_without_side_band(server: GitServer, work: Path) -> None:
     head = _pkt(f"{'0' * 40} {new} {MAIN}\0 report-status".encode()) + b"0000"
     report = _exchange(server, head + _pack(work, new))
     assert report.endswith(_pkt(b"unpack ok\n") + _pkt(b"ok refs/heads/main\n") + b"0000")
+
+
+@pytest.mark.parametrize("capabilities", ["report-status", "report-status side-band-64k", ""])
+def test_nobody_to_report_to(server: GitServer, work: Path, capabilities: str) -> None:
+    """A connection that breaks in mid-deploy costs neither the deploy nor an error (T14)."""
+    new = commit(work, {"a": "a"})
+    head = _pkt(f"{'0' * 40} {new} {MAIN}\0 {capabilities}".encode()) + b"0000"
+    left = [head + _pack(work, new)]
+
+    class Broken:
+        def read(self, n: int) -> bytes:
+            data, left[0] = left[0][:n], left[0][n:]
+            return data
+
+        def write(self, _data: bytes) -> None:
+            if not left[0]:
+                raise BrokenPipeError
+
+    receive_pack(
+        Broken(),
+        server.repositories,
+        ServiceName("hello"),
+        branches=["main"],
+        max_pack_size=1 << 30,
+        deploy=just_move,
+        push_id="p1",
+    )
+    assert server.refs() == {MAIN: new}
 
 
 def test_push_to_master_makes_clones_work(
