@@ -130,9 +130,7 @@ class ProxyContainer:
                 port_bindings=bindings,
                 restart_policy=policy,
                 security_opt=["no-new-privileges"],
-                mounts=[
-                    Mount(to, src, type="bind", read_only=ro) for src, to, ro in plan.mounts
-                ],
+                mounts=mounts,
                 log_config=LOGS,
             ),
             networking_config=api.create_networking_config(networks),
