@@ -164,7 +164,7 @@ class Paas:
     def deploy(self, app: Path, service: str, *, key: Path | None = None) -> str:
         """Push ``main``, which must succeed; returns what the pusher saw."""
         done = self.push(app, service, key=key)
-        assert done.returncode == 0, f"{done.stderr}\n--- server:\n{self.log()}"
+        assert done.returncode == 0, f"{done.stderr}\n--- server:\n{self.log()[-5000:]}"
         return done.stderr
 
     def get(
