@@ -67,6 +67,7 @@ class App:
             name=f"{docker.namespace}-traefik",
             namespace=docker.namespace,
             network=settings.network,
+            home=str(self.home.path),
         )
         self.router = Traefik(
             self.home.routes,

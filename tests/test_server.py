@@ -12,9 +12,9 @@ import pytest
 from support import engine
 from support.apps import make_app, unique, web_dockerfile
 from support.keys import ssh_key
-from support.net import fetch
+from support.net import fetch, wait_until
 from support.paas import Paas
-from support.stockgit import git
+from support.stockgit import git, ssh_options
 
 from mypaas_git.errors import NameRefused
 from mypaas_git.server import service_of
@@ -38,6 +38,31 @@ def test_two_servers_on_one_home(paas: Paas) -> None:
     assert done.returncode == 1
     assert "another server runs on" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_two_homes_with_one_namespace(paas: Paas, new_paas: Callable[[], Paas]) -> None:
+    """A home that would take another's containers for leftovers does not start."""
+    rival = new_paas()
+    config = rival.home / "config.toml"
+    config.write_text(config.read_text().replace(rival.namespace, paas.namespace))
+    done = rival.cli("server", "start")
+    assert done.returncode == 1
+    assert f"belongs to the server at {paas.home}" in done.stderr
+
+
+def test_sigterm_ends_a_follower(new_paas: Callable[[], Paas], tmp_path: Path) -> None:
+    """Whoever follows a log does not keep the server from stopping."""
+    paas, name = new_paas(), unique()
+    paas.start()
+    paas.deploy(make_app(tmp_path, web_dockerfile(f"url=http://{name}.test", "scale=1")), name)
+    options = ssh_options(paas.admin, paas.known_hosts)
+    with subprocess.Popen(
+        ["ssh", *options, "-p", str(paas.ssh_port), "x@127.0.0.1", "logs", name, "-f"],
+        stdin=subprocess.DEVNULL,
+    ) as following:
+        wait_until(lambda: "logs" in paas.log(), "the follower has come")
+        assert paas.stop(seconds=15) == 0
+        assert following.wait(5) == 0
 
 
 def test_init_keeps_what_is_there(new_paas: Callable[[], Paas]) -> None:

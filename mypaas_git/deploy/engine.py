@@ -10,7 +10,7 @@ from pathlib import Path
 
 import structlog
 
-from mypaas_git.deploy.health import gate_of, wait_ready
+from mypaas_git.deploy.health import gate_of, start_and_wait
 from mypaas_git.deploy.lock import ServiceLocks
 from mypaas_git.deploy.plan import replica_plans
 from mypaas_git.deploy.retire import Retirer
@@ -139,11 +139,8 @@ class Engine:
         count = f"{len(plans)} container{'s' if len(plans) > 1 else ''}"
         out.step(f"Starting {count} ({release.label})")
         names = [plan.name for plan in plans]
-        for name in names:
-            self._runtime.start(name)
-        wait_ready(
-            self._runtime, names, gate_of(release.spec), self._health_timeout, out.detail
-        )
+        gate = gate_of(release.spec)
+        start_and_wait(self._runtime, names, gate, self._health_timeout, out.detail)
         for name in names:
             self._runtime.keep_up(name)
 
@@ -176,12 +173,10 @@ class Engine:
         service = attempt.release.service
         for name in attempt.created:
             self._runtime.remove(name)
-        for name in attempt.stopped:
-            self._runtime.start(name)
         live = self._ledger.live_release(service)
         if live and attempt.stopped:
-            gate = gate_of(live.spec)
-            wait_ready(self._runtime, attempt.stopped, gate, self._health_timeout, log.info)
+            gate, timeout = gate_of(live.spec), self._health_timeout
+            start_and_wait(self._runtime, attempt.stopped, gate, timeout, log.info)
         self._runtime.remove_image(service, attempt.release.number)
 
     def _refuse_taken_urls(self, spec: ServiceSpec) -> None:

@@ -50,23 +50,26 @@ def gate_of(spec: ServiceSpec) -> Gate:
     return Gate(Healthcheck(), spec.port, host, 400 if spec.scale else 500)
 
 
-def wait_ready(
+def start_and_wait(
     runtime: Runtime,
     names: Sequence[str],
     gate: Gate,
     timeout: float,
     report: Callable[[str], None],
 ) -> None:
-    """Return once every replica passes the gate, all watched at the same time.
+    """Start the replicas, all at the same time, and return once each passes the gate.
 
-    ``report`` gets a line for each that does. Raises StartFailed when one exits and
-    Unhealthy when one is not ready after ``timeout`` seconds; both carry its last lines.
+    ``report`` gets a line for each that does. Raises StartFailed when one does not start
+    or exits, and Unhealthy when one is not ready after ``timeout`` seconds; those carry
+    its last lines.
     """
     failed = threading.Event()
 
     def watch(name: str) -> None:
         try:
-            seconds = _Watch(runtime, name, gate, timeout, failed).wait()
+            watched = _Watch(runtime, name, gate, timeout, failed)
+            runtime.start(name)
+            seconds = watched.wait()
         except BaseException:
             failed.set()
             raise
@@ -103,7 +106,7 @@ class _Watch:
         self._last = "no answer"
 
     def wait(self) -> float:
-        """Return the seconds until the replica was ready."""
+        """Return the seconds from its start until the replica was ready."""
         pause = FIRST_POLL
         while not self._ready():
             if self._seconds() > self._timeout:

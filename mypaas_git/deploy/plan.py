@@ -22,7 +22,6 @@ def replica_plans(
     ``env`` has a value for every variable of the spec; ``expand`` turns a volume's
     ``~`` into a path.
     """
-    names = [replica_name(spec.service, release, index) for index in _indexes(spec)]
     return tuple(
         ReplicaPlan(
             name=name,
@@ -36,8 +35,13 @@ def replica_plans(
             maxcpu=spec.maxcpu,
             maxmem=spec.maxmem,
         )
-        for name in names
+        for name in replica_names(spec, release)
     )
+
+
+def replica_names(spec: ServiceSpec, release: int) -> list[str]:
+    """The names of the containers of ``release``."""
+    return [replica_name(spec.service, release, n) for n in range(1, spec.replicas + 1)]
 
 
 def own_variables(spec: ServiceSpec, release: int, replica: str) -> dict[str, str]:
@@ -49,10 +53,6 @@ def own_variables(spec: ServiceSpec, release: int, replica: str) -> dict[str, st
         "MYPAAS_CONTAINER": replica,
         "MYPAAS_RELEASE": release_label(release),
     }
-
-
-def _indexes(spec: ServiceSpec) -> range:
-    return range(1, spec.replicas + 1)
 
 
 def _expanded(volume: Volume, expand: Callable[[str], str]) -> Volume:

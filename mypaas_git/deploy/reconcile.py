@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 
-from mypaas_git.deploy.plan import replica_plans
+from mypaas_git.deploy.plan import replica_names, replica_plans
 from mypaas_git.directives.model import ServiceSpec
 from mypaas_git.ledger.model import Release
 from mypaas_git.ledger.store import Ledger
 from mypaas_git.names import ServiceName
 from mypaas_git.routing.traefik import Traefik
-from mypaas_git.runtime.base import ReplicaPlan, Runtime
+from mypaas_git.runtime.base import Runtime
 
 log = structlog.get_logger()
 
@@ -39,14 +39,15 @@ class Reconciler:
         self._expand = expand
 
     def services(self) -> list[ServiceName]:
-        """Every service that the ledger, a container or a route speaks of."""
-        return sorted(
-            {
-                *self._ledger.services(),
-                *(replica.service for replica in self._runtime.replicas()),
-                *self._router.services(),
-            }
-        )
+        """The services that the ledger knows.
+
+        What else carries our label is left alone: with the ledger lost, it is all there is.
+        """
+        known = self._ledger.services()
+        for replica in self._runtime.replicas():
+            if replica.service not in known:
+                log.warning("unknown-replica", replica=replica.name)
+        return known
 
     def reconcile(self, service: ServiceName) -> None:
         """Make the live release what runs and what is routed; the lock is held."""
@@ -56,30 +57,31 @@ class Reconciler:
             )
             log.warning("interrupted-deploy", service=service, release=release.label)
         live = self._ledger.live_release(service)
-        plans = self._plans(live) if live else ()
-        for plan in plans:
-            self._bring_up(plan)
+        wanted = replica_names(live.spec, live.number) if live else []
         if live:
-            self._router.write(live.spec, [plan.name for plan in plans])
+            self._bring_up(live, wanted)
+            self._router.write(live.spec, wanted)
         else:
             self._router.drop(service)
-        self._remove_strays(service, {plan.name for plan in plans})
+        self._remove_strays(service, wanted)
 
-    def _plans(self, live: Release) -> tuple[ReplicaPlan, ...]:
-        env = self._env_of(live.spec)
-        return replica_plans(live.spec, live.number, live.image, env, self._expand)
+    def _bring_up(self, live: Release, wanted: Sequence[str]) -> None:
+        found = {each.name: each for each in self._runtime.replicas(live.service)}
+        missing = [name for name in wanted if name not in found]
+        if missing:
+            log.warning("replicas-missing", replicas=missing)
+            env = self._env_of(live.spec)
+            for plan in replica_plans(live.spec, live.number, live.image, env, self._expand):
+                if plan.name in missing:
+                    self._runtime.create(plan)
+        for name in wanted:
+            if name in missing or not found[name].running:
+                self._runtime.start(name)
+            self._runtime.keep_up(name)
 
-    def _bring_up(self, plan: ReplicaPlan) -> None:
-        replica = self._runtime.inspect(plan.name)
-        if replica is None:
-            log.warning("replica-missing", replica=plan.name)
-            self._runtime.create(plan)
-        if replica is None or not replica.running:
-            self._runtime.start(plan.name)
-        self._runtime.keep_up(plan.name)
-
-    def _remove_strays(self, service: ServiceName, wanted: set[str]) -> None:
+    def _remove_strays(self, service: ServiceName, wanted: Sequence[str]) -> None:
+        known = {release.number for release in self._ledger.releases(service)}
         for replica in self._runtime.replicas(service):
-            if replica.name not in wanted:
+            if replica.name not in wanted and replica.release in known:
                 log.info("stray-removed", replica=replica.name)
                 self._runtime.remove(replica.name)

@@ -78,10 +78,6 @@ class Traefik:
         text = json.dumps(config, indent=1).encode() if config else None
         self._replace(spec.service, text)
 
-    def services(self) -> list[ServiceName]:
-        """The services that have a route."""
-        return [ServiceName(path.stem) for path in self._directory.glob("[a-z0-9]*.yml")]
-
     def drop(self, service: ServiceName) -> None:
         """Take the route of ``service`` away."""
         self._replace(service, None)

@@ -14,11 +14,12 @@ from typing import IO, Any, Protocol, cast
 from docker.errors import APIError, NotFound
 from docker.types import Mount
 
-from mypaas_git.errors import BuildFailed, PortInUse, RouterDown
+from mypaas_git.errors import BuildFailed, PortInUse, RouterDown, ServerRunning
 from mypaas_git.runtime.client import Client, engine_errors, explanation
 from mypaas_git.runtime.docker import LOGS, NAMESPACE, ROLE
 
 DIGEST = "mypaas.digest"
+HOME = "mypaas.home"
 EMBEDDED = "mypaas-embedded/traefik"
 
 
@@ -46,8 +47,11 @@ class Plan(Protocol):
 class ProxyContainer:
     """The one proxy of a namespace: made when missing, replaced when its plan changed."""
 
-    def __init__(self, client: Client, *, name: str, namespace: str, network: str) -> None:
+    def __init__(
+        self, client: Client, *, name: str, namespace: str, network: str, home: str
+    ) -> None:
         self._client = client
+        self._home = home
         self._name = name
         self._namespace = namespace
         self._network = network
@@ -75,11 +79,20 @@ class ProxyContainer:
     def ensure(self, plan: Plan) -> None:
         """Have the container run as told; one that already does is left alone.
 
-        Raises PortInUse, or RouterDown with what the engine said.
+        Raises PortInUse, RouterDown with what the engine said, or ServerRunning when the
+        namespace is another home's: whoever starts later would take the services of the
+        other for leftovers.
         """
         api = self._client.api
         with engine_errors():
             found = self._inspect()
+            owner = found["Config"]["Labels"].get(HOME) if found else None
+            if owner not in (None, self._home):
+                raise ServerRunning(
+                    f"the namespace '{self._namespace}' belongs to the server at {owner}; "
+                    f"choose another under [docker] in config.toml or, if that home was moved "
+                    f"here, say: docker rm -f {self._name}"
+                )
             if found and found["Config"]["Labels"].get(DIGEST) != plan.digest:
                 api.remove_container(self._name, force=True)
                 found = None
@@ -124,7 +137,12 @@ class ProxyContainer:
             plan.image,
             list(plan.arguments),
             name=self._name,
-            labels={NAMESPACE: self._namespace, ROLE: "proxy", DIGEST: plan.digest},
+            labels={
+                NAMESPACE: self._namespace,
+                ROLE: "proxy",
+                HOME: self._home,
+                DIGEST: plan.digest,
+            },
             ports=[(inside, "tcp") for inside, _, _ in plan.ports],
             host_config=api.create_host_config(
                 port_bindings=bindings,

@@ -46,9 +46,16 @@ class ClientGone(BrokenPipeError):
 class Stream:
     """A command's standard input, output and error, at the client's end."""
 
-    def __init__(self, channel: paramiko.Channel, gone: threading.Event, line_end: str) -> None:
+    def __init__(
+        self,
+        channel: paramiko.Channel,
+        gone: threading.Event,
+        stopping: threading.Event,
+        line_end: str,
+    ) -> None:
         self._channel = channel
         self._gone = gone
+        self._stopping = stopping
         self._line_end = line_end
         self._ahead = b""
         self._at = 0
@@ -71,8 +78,11 @@ class Stream:
 
     @property
     def gone(self) -> bool:
-        """Whether nobody is there any more to read what is written."""
-        return self._gone.is_set() or self._channel.closed
+        """Whether a command that would go on for ever should end.
+
+        Nobody is there any more to read what is written, or the server is stopping.
+        """
+        return self._gone.is_set() or self._stopping.is_set() or self._channel.closed
 
     def wait_gone(self, seconds: float | None = None) -> bool:
         """Wait until the client is gone, at most ``seconds``; return whether it is."""
@@ -255,7 +265,7 @@ class Connection(paramiko.ServerInterface):
         self._busy: set[int] = set()
         self._lock = threading.Lock()
         self._sessions: set[threading.Thread] = set()
-        self._stopping = False
+        self._stopping = threading.Event()
         self._log: Any = structlog.get_logger().bind(peer=peer, connection=secrets.token_hex(4))
 
     def start(self) -> None:
@@ -290,7 +300,7 @@ class Connection(paramiko.ServerInterface):
 
     def identify(self) -> Identity:
         """Who is at the other end; raises :class:`AccessDenied` when they may not any more."""
-        if self._stopping:
+        if self._stopping.is_set():
             raise AccessDenied("the server is stopping; try again in a moment")
         proven = self.transport.proven_key
         identity = proven and self._keys.find(proven, datetime.now(timezone.utc))
@@ -311,7 +321,7 @@ class Connection(paramiko.ServerInterface):
 
     def refuse_commands(self) -> None:
         """From now on answer that the server is about to stop."""
-        self._stopping = True
+        self._stopping.set()
 
     # What paramiko asks, in the transport's thread.
 
@@ -342,7 +352,7 @@ class Connection(paramiko.ServerInterface):
         line_end = "\r\n" if has_terminal else "\n"
         session = Session(
             command,
-            Stream(channel, self.transport.gone(channel), line_end),
+            Stream(channel, self.transport.gone(channel), self._stopping, line_end),
             identify=self.identify,
             backend=self._backend,
             has_terminal=has_terminal,

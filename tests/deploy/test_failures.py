@@ -275,3 +275,34 @@ def test_what_was_killed_or_lost_comes_back(
     assert engine.containers(paas.namespace, f"label=mypaas.service={name}") == [
         f"{paas.namespace}.{name}.v1.{n}" for n in (1, 2)
     ]
+
+
+def test_a_lost_ledger_costs_no_service(new_paas: Callable[[], Paas], tmp_path: Path) -> None:
+    """Without its ledger a server takes nothing that runs for a leftover (T70)."""
+    paas, name = new_paas(), unique()
+    paas.start()
+    app = make_app(tmp_path, web_dockerfile(f"url=http://{name}.test", "scale=1"))
+    paas.deploy(app, name)
+    paas.stop()
+    for path in paas.home.glob("ledger.db*"):
+        path.unlink()
+    paas.start()
+    assert "unknown-replica" in paas.log()
+    assert paas.get(f"http://{name}.test/").text == "hello\n"
+
+
+def test_a_secret_that_went_away_stops_nothing(
+    new_paas: Callable[[], Paas], tmp_path: Path
+) -> None:
+    """A running release needs no config to go on; a restart of the server leaves it be."""
+    paas, name = new_paas(), unique()
+    config = paas.home / "config.toml"
+    before = config.read_text()
+    config.write_text(before + 'TOKEN = "x"\n')
+    paas.start()
+    directives = (f"url=http://{name}.test", "scale=1", "env=TOKEN")
+    paas.deploy(make_app(tmp_path, web_dockerfile(*directives)), name)
+    config.write_text(before)
+    paas.restart()
+    assert paas.get(f"http://{name}.test/").text == "hello\n"
+    assert "not-reconciled" not in paas.log()
