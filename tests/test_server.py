@@ -88,6 +88,7 @@ def test_init_asks_what_it_was_not_told(new_paas: Callable[[], Paas], tmp_path: 
     """Without --yes the questions come on stderr and Enter takes the default."""
     paas = new_paas()
     paas.home = tmp_path / "asked"
+    engine.docker("rm", "-f", f"{paas.namespace}-traefik")  # it belongs to the other home
     ports = [f"127.0.0.1:{port}" for port in (paas.ssh_port, paas.web, paas.web_secure)]
     answers = ["asked.test", "", *ports, paas.namespace, f"{paas.admin}.pub"]
     done = paas.cli("server", "init", stdin="\n".join(answers) + "\n")
