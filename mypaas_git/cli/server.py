@@ -19,6 +19,7 @@ from mypaas_git.app import App, Home
 from mypaas_git.cli.command import Command, Group
 from mypaas_git.cli.context import Context, pass_context
 from mypaas_git.cli.directory import service_of
+from mypaas_git.cli.doctor import doctor
 from mypaas_git.errors import (
     EngineDown,
     KeyRefused,
@@ -49,6 +50,9 @@ T = TypeVar("T")
 @click.group("server", cls=Group)
 def server() -> None:
     """Run this server."""
+
+
+server.add_command(doctor)
 
 
 @dataclass(frozen=True)

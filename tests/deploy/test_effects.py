@@ -160,6 +160,29 @@ def test_scale_runs_replicas_and_rolls(paas: Paas, tmp_path: Path) -> None:
         assert policy == "unless-stopped"
 
 
+def test_healthcheck_is_what_gets_asked(paas: Paas, tmp_path: Path) -> None:
+    """The path counts, not /, and it reaches Traefik with its interval."""
+    name = unique()
+    app = make_app(
+        tmp_path,
+        web_dockerfile(
+            f"url=http://{name}.test",
+            "scale=1",
+            "healthcheck=/up 3s 500ms",
+            run="mkdir -p /www && touch /www/up",
+        ).replace("/www/index.html", "/www/other"),
+    )
+    paas.deploy(app, name)
+    assert paas.get(f"http://{name}.test/up").status == 200
+    assert paas.get(f"http://{name}.test/").status == 404
+    route = json.loads((paas.home / "routes" / f"{name}.yml").read_text())
+    assert route["http"]["services"][name]["loadBalancer"]["healthCheck"] == {
+        "path": "/up",
+        "interval": "3s",
+        "timeout": "0.5s",
+    }
+
+
 def test_safe_never_mixes_old_and_new(paas: Paas, tmp_path: Path) -> None:
     """In safe mode the old replicas stop before the new ones get requests."""
     name = unique()

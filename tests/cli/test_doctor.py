@@ -1,0 +1,53 @@
+"""mypaas server doctor: what is wrong, and what helps."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from support import engine
+from support.apps import make_app, unique, web_dockerfile
+from support.paas import Paas
+
+
+def wrong(paas: Paas) -> dict[str, str]:
+    """What the doctor finds, and its exit code agrees."""
+    done = paas.cli("server", "doctor", "--json")
+    found = {each["check"]: each["wrong"] for each in json.loads(done.stdout) if not each["ok"]}
+    assert done.returncode == (1 if found else 0), done.stderr
+    return found
+
+
+def test_a_good_server_is_fine(paas: Paas) -> None:
+    """Nothing is wrong, and every line says so."""
+    done = paas.cli("server", "doctor")
+    assert done.returncode == 0, done.stdout
+    assert all(line.startswith("ok ") for line in done.stdout.splitlines())
+
+
+def test_each_fault_is_named(new_paas: Callable[[], Paas], tmp_path: Path) -> None:
+    """A stopped server, a stopped Traefik, an exposed file, a broken key, a dead service."""
+    paas, name = new_paas(), unique()
+    paas.start()
+    paas.deploy(make_app(tmp_path, web_dockerfile(f"url=http://{name}.test", "scale=1")), name)
+    assert wrong(paas) == {}
+    with (paas.home / "authorized_keys").open("a") as keys:
+        keys.write("this is no key\n")
+    (paas.home / "config.toml").chmod(0o644)
+    engine.docker("stop", "-t", "0", f"{paas.namespace}.{name}.v1.1")
+    engine.docker("stop", "-t", "1", f"{paas.namespace}-traefik")
+    paas.stop()
+    found = wrong(paas)
+    assert set(found) == {
+        "server",
+        "Traefik",
+        "private files",
+        "authorized_keys line 2",
+        name,
+    }
+    assert "config.toml" in found["private files"]
+    (paas.home / "config.toml").write_text("[dokcer]\n")
+    done = paas.cli("server", "doctor")
+    assert done.returncode == 1
+    assert "did you mean 'docker'" in done.stderr
