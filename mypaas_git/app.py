@@ -13,11 +13,12 @@ from mypaas_git.deploy.engine import Engine
 from mypaas_git.deploy.lock import ServiceLocks
 from mypaas_git.deploy.reconcile import Reconciler
 from mypaas_git.deploy.retire import Retirer
+from mypaas_git.files import write_atomically
 from mypaas_git.git.repository import Repositories
 from mypaas_git.hook import PostReceive
 from mypaas_git.ledger.store import Ledger
 from mypaas_git.routing import proxy
-from mypaas_git.routing.traefik import Traefik, write_atomically
+from mypaas_git.routing.traefik import Traefik
 from mypaas_git.runtime.client import Client
 from mypaas_git.runtime.docker import DockerRuntime
 from mypaas_git.runtime.proxy import ProxyContainer

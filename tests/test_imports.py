@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent / "mypaas_git"
-BOTTOM = {"errors", "names"}
+BOTTOM = {"errors", "names", "files"}
 MAY_IMPORT = {
     "errors": set(),
+    "files": set(),
     "names": {"errors"},
     "progress": BOTTOM,
     "settings": BOTTOM,
@@ -28,7 +29,7 @@ MAY_IMPORT = {
 UNBOUND = {"app", "server", "cli"}
 ONLY_IN = {
     "dulwich": {"git"},
-    "paramiko": {"ssh", "access/keys.py"},
+    "paramiko": {"ssh", "access/publickey.py"},
     "docker": {"runtime"},
     "click": {"cli"},
 }

@@ -13,39 +13,25 @@ import base64
 import contextlib
 import difflib
 import fcntl
-import hashlib
 import os
 import re
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-import paramiko
-from paramiko.pkey import UnknownKeyType
-
 from mypaas_git.access.policy import Identity
+from mypaas_git.access.publickey import ALGORITHM_NAME, decode, fingerprint, parse_public_key
 from mypaas_git.errors import KeyRefused, NameRefused, SettingsError, UsageError
+from mypaas_git.files import write_atomically
 from mypaas_git.names import ServiceName
 
-ALGORITHMS = (
-    "ssh-ed25519",
-    "ecdsa-sha2-nistp256",
-    "ecdsa-sha2-nistp384",
-    "ecdsa-sha2-nistp521",
-    "ssh-rsa",
-)
 OPTIONS = ("admin", "services", "expiry-time")
-MIN_RSA_BITS, MAX_RSA_BITS = 2048, 16384
-MAX_BLOB = 8 * 1024
-"""Bytes of a public key: four times what the longest RSA key takes."""
 MAX_EXPIRY_DAYS = 36500
 
 # OpenSSH knows no other white space, and str.split() knows a lot.
 _BLANKS, _SPACE = " \t\r", re.compile(r"[ \t]+")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
-_ALGORITHM = re.compile(r"(?:ssh|ecdsa|sk)-[A-Za-z0-9@.-]+")
 _OPTION = re.compile(r'([A-Za-z0-9-]+)(?:="((?:[^"\\]|\\.)*)")?')
 _TIME = re.compile(r"([0-9]{8}(?:[0-9]{4}(?:[0-9]{2})?)?)(Z?)")
 _CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
@@ -183,7 +169,7 @@ class KeyFile:
 
     def _write(self, lines: list[bytes]) -> None:
         try:
-            _replace(self.path, b"".join(line + b"\n" for line in lines))
+            write_atomically(self.path, b"".join(line + b"\n" for line in lines))
         except OSError as error:
             raise SettingsError(f"cannot write {self.path}: {error.strerror}") from error
 
@@ -225,47 +211,6 @@ def check_name(name: str) -> str:
             "letters, digits and '.', '_', '@', '+', '-', starting with a letter or digit"
         )
     return name
-
-
-def fingerprint(blob: bytes) -> str:
-    """A key's fingerprint as ``ssh-keygen -l`` prints it."""
-    digest = base64.b64encode(hashlib.sha256(blob).digest()).decode()
-    return "SHA256:" + digest.rstrip("=")
-
-
-def parse_public_key(text: str) -> tuple[str, bytes]:
-    """The algorithm and wire format of a public key file's only key.
-
-    Raises :class:`KeyRefused` saying what was found instead.
-    """
-    _refuse_other_files(text)
-    lines = [line.strip() for line in text.split("\n")]
-    lines = [line for line in lines if line and not line.startswith("#")]
-    if len(lines) != 1:
-        found = "several lines" if lines else "nothing"
-        raise KeyRefused(f"one public key was expected and there is {found}")
-    words = lines[0].split()
-    if _ALGORITHM.fullmatch(words[0]) is None:
-        raise KeyRefused(
-            "this is not a public key: it should start with ssh-ed25519, ecdsa-… or ssh-rsa "
-            "(rights are given with --admin, --service and --expires, not in the file)"
-        )
-    if len(words) == 1:
-        raise KeyRefused(f"there is no key behind {words[0]}: the line is cut off")
-    return words[0], _decode(words[0], words[1])
-
-
-def _refuse_other_files(text: str) -> None:
-    if "PRIVATE KEY" in text or "PuTTY-User-Key-File" in text:
-        raise KeyRefused(
-            "this is a PRIVATE key, which nobody else may ever see: it was not stored. "
-            "Give the public half (the file that ends in .pub), and make a new pair if "
-            "this one has left its owner's machine"
-        )
-    if "BEGIN SSH2 PUBLIC KEY" in text:
-        raise KeyRefused(
-            "this is a public key in another format; convert it with: ssh-keygen -i -f FILE"
-        )
 
 
 def _refuse_rivals(entries: list[KeyEntry], name: str, blob: bytes) -> None:
@@ -333,7 +278,7 @@ def _parse_line(line: bytes, number: int) -> KeyEntry:
     words = _SPACE.split(rest, maxsplit=2)
     if len(words) < 2:
         raise KeyRefused("there is no key: expected [OPTIONS] ALGORITHM KEY NAME")
-    blob = _decode(words[0], words[1])
+    blob = decode(words[0], words[1])
     if len(words) == 2:
         raise KeyRefused("the key has no name: write one behind it")
     return _entry(check_name(words[2]), words[0], blob, rights, number)
@@ -354,7 +299,7 @@ def _entry(name: str, algorithm: str, blob: bytes, rights: _Rights, line: int) -
 
 def _parse_options(text: str) -> tuple[_Rights, str]:
     """The rights before the key, and the text from the key on."""
-    if _ALGORITHM.fullmatch(_SPACE.split(text, maxsplit=1)[0]):
+    if ALGORITHM_NAME.fullmatch(_SPACE.split(text, maxsplit=1)[0]):
         return _Rights(), text
     found: dict[str, str | None] = {}
     at = 0
@@ -421,56 +366,6 @@ def _parse_time(text: str) -> datetime:
     )
 
 
-def _decode(algorithm: str, encoded: str) -> bytes:
-    """A key's wire format, once it is sure that this server can verify its signatures."""
-    if algorithm not in ALGORITHMS:
-        raise KeyRefused(_why_unsupported(algorithm))
-    try:
-        blob = base64.b64decode(encoded, validate=True)
-        _check_lengths(blob)
-        key = paramiko.PKey.from_type_string(algorithm, blob)
-        sound = key.asbytes() == blob
-    except (ValueError, TypeError, OverflowError, paramiko.SSHException, UnknownKeyType):
-        sound = False
-    if not sound:
-        raise KeyRefused(f"the {algorithm} key is damaged or cut off: copy it again")
-    if algorithm == "ssh-rsa" and not MIN_RSA_BITS <= key.get_bits() <= MAX_RSA_BITS:
-        raise KeyRefused(
-            f"an RSA key of {key.get_bits()} bits is not accepted; "
-            "make a new one with: ssh-keygen -t ed25519"
-        )
-    return blob
-
-
-def _check_lengths(blob: bytes) -> None:
-    """Raise ValueError unless ``blob`` is a row of strings (RFC 4251, section 5).
-
-    paramiko fills a string that ends early with zeros, up to a megabyte, and takes a
-    minute to make a number of them.
-    """
-    at = 0
-    while at < len(blob):
-        at += 4 + int.from_bytes(blob[at : at + 4], "big")
-    if at != len(blob) or at > MAX_BLOB:
-        raise ValueError(at)
-
-
-def _why_unsupported(algorithm: str) -> str:
-    if algorithm.endswith("-cert-v01@openssh.com"):
-        return "this is a certificate; give the plain public key it was made for"
-    if algorithm.startswith("sk-"):
-        return (
-            "keys that live on a hardware token (sk-…) cannot be verified by this server; "
-            "make another with: ssh-keygen -t ed25519"
-        )
-    if algorithm == "ssh-dss":
-        return "DSA keys are broken; make a new one with: ssh-keygen -t ed25519"
-    return f"unknown key type {algorithm[:40]!a}; known are {', '.join(ALGORITHMS)}"
-
-
-# One line, written.
-
-
 def _format_line(name: str, algorithm: str, blob: bytes, rights: _Rights) -> str:
     options = ["admin"] if rights.admin else []
     if rights.services is not None:
@@ -480,26 +375,3 @@ def _format_line(name: str, algorithm: str, blob: bytes, rights: _Rights) -> str
         options.append(f'expiry-time="{moment:%Y%m%d%H%M%S}Z"')
     words = [",".join(options)] if options else []
     return " ".join([*words, algorithm, base64.b64encode(blob).decode(), name])
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Give ``path`` new content that a reader sees as a whole or not at all."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:  # mkstemp made it 0600
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    _sync_directory(path.parent)
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

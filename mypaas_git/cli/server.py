@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 
 import click
 
-from mypaas_git.access.keys import check_name, parse_public_key
+from mypaas_git.access.keys import check_name
+from mypaas_git.access.publickey import parse_public_key
 from mypaas_git.app import App, Home
 from mypaas_git.cli.command import Command, Group
 from mypaas_git.cli.context import Context, pass_context
@@ -27,13 +28,13 @@ from mypaas_git.errors import (
     NameRefused,
     UsageError,
 )
+from mypaas_git.files import write_atomically
 from mypaas_git.git.receive import RefUpdate
 from mypaas_git.git.repository import Repository
 from mypaas_git.git.snapshot import snapshot
 from mypaas_git.hook import Push
 from mypaas_git.names import ServiceName
 from mypaas_git.progress import LineProgress, Progress
-from mypaas_git.routing.traefik import write_atomically
 from mypaas_git.server import Server, start_proxy
 from mypaas_git.settings import (
     Settings,

@@ -24,6 +24,7 @@ from dulwich.objects import ObjectID, RawObjectID, hex_to_sha, sha_to_hex
 from dulwich.pack import PackFileDisappeared, extend_pack, write_pack_index_v2
 
 from mypaas_git.errors import GitRefused, PackRefused
+from mypaas_git.files import sync_directory
 from mypaas_git.git.check import BLOB, NAMES, Link, check_object
 from mypaas_git.git.deltas import Deltas, inflate
 from mypaas_git.git.packstream import MAX_PARSED, MIB, Entry, PackStream
@@ -102,11 +103,7 @@ def _migrate(pack: Path, packs: Path, checksum: bytes) -> None:
         return  # the very same pack came in before
     pack.replace(target)
     pack.with_suffix(".idx").replace(target.with_suffix(".idx"))
-    directory = os.open(packs, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    sync_directory(packs)
 
 
 def _sweep(objects: Path) -> None:

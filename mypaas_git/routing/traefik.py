@@ -7,8 +7,6 @@ import contextlib
 import hashlib
 import http.client
 import json
-import os
-import secrets
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import Any
 
 from mypaas_git.directives.model import ServiceSpec
 from mypaas_git.errors import RouterDown, RouteRefused
+from mypaas_git.files import write_atomically
 from mypaas_git.names import ServiceName
 from mypaas_git.routing import rules
 
@@ -155,20 +154,3 @@ class Traefik:
             self._path(service).unlink(missing_ok=True)
         elif text != self._read(service):
             write_atomically(self._path(service), text)
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replace ``path`` so that a reader, or a crash, sees the old or the new whole.
-
-    The temporary name starts with a dot and has no ending that Traefik reads.
-    """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor, not a path
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

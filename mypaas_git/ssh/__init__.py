@@ -1,1 +1,1 @@
-"""The ssh listener and client. With access/keys.py the only room that knows paramiko."""
+"""The ssh listener and client. With access/publickey.py the only room that knows paramiko."""

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import stat
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from paramiko.pkey import PrivateKey, UnknownKeyType
 
 from mypaas_git.errors import SettingsError
+from mypaas_git.files import write_once
 
 RSA_BITS = 3072
 
@@ -88,14 +86,4 @@ def _store(path: Path, key: PrivateKey) -> None:
         serialization.PrivateFormat.OpenSSH,
         serialization.NoEncryption(),
     )
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:  # mkstemp made it 0600
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        # Unlike a rename, a link leaves alone what is there: keys are made once.
-        with contextlib.suppress(FileExistsError):
-            os.link(temporary, path)
-    finally:
-        Path(temporary).unlink()
+    write_once(path, text)

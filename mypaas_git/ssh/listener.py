@@ -15,8 +15,8 @@ import structlog
 
 from mypaas_git.access.keys import KeyFile
 from mypaas_git.errors import SettingsError
+from mypaas_git.ssh.patience import LOGIN_SECONDS, PatientSocket
 from mypaas_git.ssh.session import Backend, Connection
-from mypaas_git.ssh.transport import LOGIN_SECONDS, PatientSocket
 
 BACKLOG = 128
 LINGER_SECONDS = 1.0

@@ -24,11 +24,13 @@ from paramiko.common import (
     OPEN_SUCCEEDED,
 )
 
-from mypaas_git.access.keys import KeyFile, fingerprint
+from mypaas_git.access.keys import KeyFile
 from mypaas_git.access.policy import Identity
+from mypaas_git.access.publickey import fingerprint
 from mypaas_git.errors import AccessDenied, GitRefused, MypaasError, UsageError
 from mypaas_git.progress import clean, clean_lines
-from mypaas_git.ssh.transport import PatientSocket, ServerTransport
+from mypaas_git.ssh.patience import PatientSocket
+from mypaas_git.ssh.transport import ServerTransport
 
 MAX_COMMAND = 64 * 1024
 """Bytes of one command line."""

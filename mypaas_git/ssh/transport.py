@@ -4,7 +4,7 @@ What is changed, and why:
 
 - Only algorithms that are considered sound today are offered.
 - Until somebody has logged in, a connection has a deadline and a budget of bytes,
-  both kept by the socket: no banner, key exchange or flood outlasts them.
+  both kept by its :class:`PatientSocket`: no banner, key exchange or flood outlasts them.
 - A packet's length is checked before anything is read for it, and a field that is
   shorter than it says ends the connection.
 - Authentication (RFC 4252) is public key only, and lives in :class:`PublicKeyLogin`:
@@ -15,11 +15,8 @@ What is changed, and why:
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import socket
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -40,10 +37,8 @@ from paramiko.common import (
 from paramiko.message import Message
 from paramiko.packet import Packetizer
 
-LOGIN_SECONDS = 20.0
-"""From the TCP connection to the end of authentication."""
-LOGIN_BYTES = 64 * 1024
-"""What a stranger may send: enough for a key exchange and dozens of keys."""
+from mypaas_git.ssh.patience import PatientSocket
+
 MAX_OFFERS = 50
 """Keys and methods that may be refused before the connection ends."""
 MAX_BAD_SIGNATURES = 6
@@ -53,12 +48,6 @@ STRANGERS_PACKET = 35_000
 """The longest packet before authentication: what RFC 4253, 6.1 asks for."""
 FRIENDS_PACKET = 256 * 1024
 """The longest packet afterwards: OpenSSH's own limit."""
-WAKE_SECONDS = 5.0
-"""How often an idle connection looks round; whoever closes it wakes it anyway."""
-READ_BYTES = 256 * 1024
-QUICK_ACK_BYTES = 64 * 1024
-VANISHED_SECONDS = 120
-"""How long a peer may leave what we sent without an acknowledgement."""
 
 # paramiko reports hostile peers as errors with tracebacks. Here they are daily
 # business: what matters is logged by the listener, the rest is for debugging.
@@ -71,81 +60,6 @@ def _demote(record: logging.LogRecord) -> bool:
 
 
 _wire_log.addFilter(_demote)
-
-
-class PatientSocket(socket.socket):
-    """A connection's socket that reads ahead, waits long, and keeps a stranger's limits.
-
-    ``close`` only shuts the connection down, which wakes whoever waits for it; the
-    descriptor goes with ``release``, by its last user, so it is never reused under
-    somebody's feet.
-    """
-
-    def __init__(self, fileno: int, login_seconds: float) -> None:
-        super().__init__(fileno=fileno)
-        self._deadline: float | None = time.monotonic() + login_seconds
-        self._received = 0
-        self._ahead = b""
-        self._at = 0
-        with contextlib.suppress(OSError):  # lost already; reading will tell
-            self._set_options()
-        super().settimeout(WAKE_SECONDS)
-
-    def _set_options(self) -> None:
-        self.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        self.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, VANISHED_SECONDS // 2)
-        self.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, VANISHED_SECONDS // 8)
-        self.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4)
-        self.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, VANISHED_SECONDS * 1000)
-
-    @property
-    def overdue(self) -> bool:
-        """Whether a stranger's time or budget is used up."""
-        if self._deadline is None:
-            return False
-        return time.monotonic() >= self._deadline or self._received > LOGIN_BYTES
-
-    def trust(self) -> None:
-        """Lift the limits: the peer has logged in."""
-        self._deadline = None
-        super().settimeout(WAKE_SECONDS)
-
-    def settimeout(self, value: float | None) -> None:
-        """Ignored: paramiko asks for a tenth of a second, only to look round."""
-
-    def recv(self, bufsize: int, flags: int = 0) -> bytes:
-        if self._at == len(self._ahead):
-            self._ahead, self._at = self._read(flags), 0
-        chunk = self._ahead[self._at : self._at + bufsize]
-        self._at += len(chunk)
-        return chunk
-
-    def _read(self, flags: int) -> bytes:
-        if self.overdue:
-            return b""
-        if self._deadline is not None:
-            left = self._deadline - time.monotonic()
-            super().settimeout(min(WAKE_SECONDS, max(left, 0.001)))
-        data = super().recv(LOGIN_BYTES if self._deadline else READ_BYTES, flags)
-        self._received += len(data)
-        if self._received < QUICK_ACK_BYTES:
-            with contextlib.suppress(OSError):
-                self.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-        return data
-
-    def send(self, data: Any, flags: int = 0) -> int:
-        if self.overdue:
-            raise BrokenPipeError
-        return super().send(data, flags)
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self.shutdown(socket.SHUT_RDWR)
-
-    def release(self) -> None:
-        """Close the descriptor."""
-        super().close()
 
 
 class ExactMessage(Message):

@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.keys import ssh_key
 
-from mypaas_git.access.keys import KeyEntry, KeyFile, parse_expiry, parse_public_key
+from mypaas_git.access.keys import KeyEntry, KeyFile, parse_expiry
 from mypaas_git.access.policy import Identity
+from mypaas_git.access.publickey import parse_public_key
 from mypaas_git.errors import KeyRefused, SettingsError, UsageError
 from mypaas_git.names import ServiceName
 

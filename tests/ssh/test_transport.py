@@ -19,7 +19,8 @@ from prober import FAILURE, SUCCESS, load, probing
 from served import Served, serving
 from support.net import wait_until
 
-from mypaas_git.ssh.transport import MAX_OFFERS, WINDOW, PatientSocket
+from mypaas_git.ssh.patience import PatientSocket
+from mypaas_git.ssh.transport import MAX_OFFERS, WINDOW
 
 
 @pytest.fixture
