@@ -80,9 +80,10 @@ class _Output:
         if step:
             self._in_label = step[1] == step[2]
             line = self._step = f"Step {step[1]}/{int(step[2]) - 1} : {step[3].strip()}"
+            self._last = ""
         if not line.strip() or self._in_label or re.match(_NOISE, line):
             return
-        if not step:
+        if not step and not line.startswith(" --->"):
             self._last = line.strip()
         self._log(line)
 
