@@ -63,7 +63,7 @@ def engine_errors() -> Iterator[None]:
         raise
     except _LOST as error:
         raise EngineDown(
-            "the Docker Engine does not answer; start it (systemctl start docker), push again"
+            "the Docker Engine does not answer; start it with: systemctl start docker"
         ) from error
 
 
