@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mypaas_git.access import host
@@ -13,6 +13,8 @@ from mypaas_git.deploy.engine import Engine
 from mypaas_git.deploy.lock import ServiceLocks
 from mypaas_git.deploy.reconcile import Reconciler
 from mypaas_git.deploy.retire import Retirer
+from mypaas_git.directives.model import ServiceSpec
+from mypaas_git.errors import SettingsError
 from mypaas_git.files import write_atomically
 from mypaas_git.git.repository import Repositories
 from mypaas_git.hook import PostReceive
@@ -43,9 +45,12 @@ class Home:
         self.server_lock = path / "server.lock"
 
     def make(self) -> None:
-        """Make whatever directory is missing, for our eyes only."""
+        """Make whatever directory is missing, for our eyes only. Raises SettingsError."""
         for directory in (self.path, self.repositories, self.routes, self.acme, self.logs):
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            try:
+                directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            except OSError as error:
+                raise SettingsError(f"{directory} cannot be made: {error.strerror}") from error
 
 
 class App:
@@ -81,11 +86,19 @@ class App:
             self.runtime, self.ledger, grace=docker.drain_timeout, keep=docker.keep_releases
         )
         rules = _host_rules(settings)
+        self.reconciler = Reconciler(
+            ledger=self.ledger,
+            runtime=self.runtime,
+            router=self.router,
+            env_of=self._env_of,
+            expand=lambda source: host.expand(source, rules),
+        )
         self.engine = Engine(
             ledger=self.ledger,
             runtime=self.runtime,
             router=self.router,
             retirer=self.retirer,
+            reconciler=self.reconciler,
             locks=ServiceLocks(self.home.locks),
             outputs=self.home.logs,
             expand=lambda source: host.expand(source, rules),
@@ -93,13 +106,6 @@ class App:
             grace=docker.drain_timeout,
         )
         self.hook = PostReceive(self.engine, lookup=self._secret, rules=rules)
-        self.reconciler = Reconciler(
-            ledger=self.ledger,
-            runtime=self.runtime,
-            router=self.router,
-            env_of=self.hook.env_of,
-            expand=lambda source: host.expand(source, rules),
-        )
 
     @classmethod
     def at(cls, home: Path) -> App:
@@ -125,6 +131,9 @@ class App:
             acme_server=http.acme_server,
             acme_ca=http.acme_ca,
         )
+
+    def _env_of(self, spec: ServiceSpec) -> Mapping[str, str]:
+        return self.hook.env_of(spec)
 
     def _secret(self, service: str, key: str) -> str | None:
         """A value of [env], read anew, so that a new secret needs no restart."""

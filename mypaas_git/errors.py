@@ -16,6 +16,7 @@
     │   ├── PackRefused       pack-refused
     │   ├── RefRefused        ref-refused         wrong branch, stale, deletion
     │   └── TreeRefused       tree-refused        a path that no context may hold
+    ├── LedgerFault           ledger-fault        the record of releases cannot be kept
     ├── ServiceMissing        service-missing
     ├── ReleaseMissing        release-missing
     ├── ServiceBusy           service-busy        somebody else is deploying it
@@ -42,7 +43,8 @@ class MypaasError(Exception):
     """A foreseeable fault.
 
     ``str(error)`` is one line for people. ``details`` are further lines (the
-    end of a container's log, one line per faulty directive), oldest first.
+    end of a container's log, one line per faulty directive), oldest first. ``fate``
+    is what became of the service, where whoever raises it knows.
     """
 
     code = "error"
@@ -51,6 +53,7 @@ class MypaasError(Exception):
         super().__init__(message)
         self.message = message
         self.details = tuple(details)
+        self.fate = ""
 
 
 class UsageError(MypaasError):
@@ -103,6 +106,10 @@ class RefRefused(GitRefused):
 
 class TreeRefused(GitRefused):
     code = "tree-refused"
+
+
+class LedgerFault(MypaasError):
+    code = "ledger-fault"
 
 
 class ServiceMissing(MypaasError):

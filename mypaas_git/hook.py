@@ -62,6 +62,7 @@ class PostReceive:
             spec = self._read(push, service, pinned=True)
             with self._engine.locks.hold(service, push.identity.name, push.progress):
                 _refuse_moved(push, push.update.old)
+                push.repository.check_movable(push.update.ref)
                 self._engine.deploy(self._request(push, spec), push.progress)
                 move()
         except MypaasError as error:
@@ -133,7 +134,8 @@ class PostReceive:
         self, error: MypaasError, service: ServiceName | None, progress: Progress
     ) -> MypaasError:
         """The error with what is live at its end, shown to the pusher."""
-        fate = self._engine.fate(service) if service else "nothing was deployed"
+        live = self._engine.fate(service) if service else "nothing was deployed"
+        fate = error.fate or live
         told = type(error)(f"{error.message}; {fate}", details=error.details)
         show_failure(told, progress)
         return told

@@ -15,7 +15,13 @@ import structlog
 from mypaas_git.access.policy import Identity, Verb, allow
 from mypaas_git.app import App
 from mypaas_git.cli.tree import run_remote
-from mypaas_git.errors import MypaasError, RouterDown, ServerRunning, ServiceBusy
+from mypaas_git.errors import (
+    MypaasError,
+    RouterDown,
+    RouteRefused,
+    ServerRunning,
+    ServiceBusy,
+)
 from mypaas_git.git.receive import RefUpdate, receive_pack
 from mypaas_git.git.repository import Repository
 from mypaas_git.git.upload import refuse, upload_pack
@@ -160,16 +166,18 @@ class Front:
                 log.info("deployed", commit=update.new)
             except MypaasError as error:
                 log.info("not-deployed", commit=update.new, code=error.code, why=str(error))
-                if isinstance(error, RouterDown):
+                if isinstance(error, RouterDown) and not isinstance(error, RouteRefused):
                     self._revive_proxy()
                 raise
 
         return deploy
 
     def _revive_proxy(self) -> None:
-        """Start a Traefik that was stopped, so that the next push finds it."""
-        with contextlib.suppress(MypaasError):
-            self._app.proxy.start()
+        """Bring a Traefik back that was stopped or removed, so that the next push finds it."""
+        try:
+            start_proxy(self._app, lambda line: log.info("traefik", line=line))
+        except MypaasError as error:
+            log.warning("traefik-not-revived", why=str(error))
 
 
 def start_proxy(app: App, report: Callable[[str], None]) -> None:

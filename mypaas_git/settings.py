@@ -133,11 +133,19 @@ def load(home: Path) -> Settings:
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path} cannot be read: {error}") from None
     except (toml.TomlDecodeError, ValueError, IndexError, TypeError) as error:
-        raise SettingsError(f"{path} is not valid TOML: {error}") from None
+        raise SettingsError(f"{path} is not valid TOML{_where(error)}") from None
     try:
         return from_dict(home, data)
     except SettingsError as error:
         raise SettingsError(f"{path}: {error}") from None
+
+
+def _where(error: Exception) -> str:
+    """The place of a fault. The library's own words may hold secrets of the file."""
+    again = re.match(r"What\? ([A-Za-z0-9_.-]{1,60}) already exists", str(error))
+    if again:
+        return f": [{again[1]}] stands there twice"
+    return f": line {error.lineno}" if isinstance(error, toml.TomlDecodeError) else ""
 
 
 def from_dict(home: Path, data: Mapping[str, Any]) -> Settings:

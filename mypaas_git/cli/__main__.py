@@ -5,11 +5,15 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import secrets
+import signal
 import sys
+import time
+import traceback
 
 import structlog
 
-from mypaas_git.app import App
+from mypaas_git.app import App, Home
 from mypaas_git.cli.context import Context, local_identity
 from mypaas_git.cli.push import push
 from mypaas_git.cli.server import server
@@ -44,6 +48,9 @@ def main() -> None:
         return apps[0]
 
     context = Context(make_app, local_identity(), Shell())
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        # What Ctrl-C takes back, such as half a deploy, these do too.
+        signal.signal(number, signal.default_int_handler)
     try:
         code = run(tree(server, push), sys.argv[1:], context)
         for app in apps:
@@ -55,7 +62,22 @@ def main() -> None:
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
+    except Exception:  # noqa: BLE001 - the boundary: the log gets it all, people a line
+        context.note(f"mypaas: internal error; {_keep(traceback.format_exc())}")
+        code = 1
     sys.exit(code)
+
+
+def _keep(text: str) -> str:
+    """Write a traceback where an admin finds it, and return where that is."""
+    path = Home(home_from_environment()).logs / "errors.log"
+    number = secrets.token_hex(4)
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(f"--- {number} {time.ctime()}\n{text}")
+    except OSError:
+        return f"it cannot be kept in {path}:\n{text}"
+    return f"{path} has the details, under {number}"
 
 
 def configure_logging(level: int) -> None:

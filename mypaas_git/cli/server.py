@@ -259,4 +259,10 @@ def _branch(repository: Repository, settings: Settings) -> str:
 
 
 def _progress(context: Context) -> Progress:
-    return LineProgress(lambda line: context.note(line.removesuffix("\n")))
+    """Progress for whoever reads it; a deploy goes on when nobody does any more."""
+
+    def show(line: str) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            context.note(line.removesuffix("\n"))
+
+    return LineProgress(show)

@@ -5,17 +5,20 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from io import RawIOBase
 from pathlib import Path
 
 import structlog
 
-from mypaas_git.deploy.health import gate_of, start_and_wait
+from mypaas_git.deploy.health import exited, gate_of, start_and_wait
 from mypaas_git.deploy.lock import ServiceLocks
-from mypaas_git.deploy.plan import replica_plans
+from mypaas_git.deploy.plan import replica_names, replica_plans
+from mypaas_git.deploy.reconcile import Reconciler
 from mypaas_git.deploy.retire import Retirer
 from mypaas_git.directives.model import ServiceSpec
-from mypaas_git.errors import MypaasError, RouteRefused
+from mypaas_git.errors import LedgerFault, MypaasError, RouteRefused
 from mypaas_git.ledger.model import Release
 from mypaas_git.ledger.store import Ledger
 from mypaas_git.names import ServiceName
@@ -58,6 +61,7 @@ class Engine:
         runtime: Runtime,
         router: Traefik,
         retirer: Retirer,
+        reconciler: Reconciler,
         locks: ServiceLocks,
         outputs: Path,
         expand: Callable[[str], str],
@@ -68,6 +72,7 @@ class Engine:
         self._runtime = runtime
         self._router = router
         self._retirer = retirer
+        self._reconciler = reconciler
         self._outputs = outputs
         self._expand = expand
         self._health_timeout = health_timeout
@@ -83,6 +88,7 @@ class Engine:
         self._runtime.check()
         self._router.check()
         self._refuse_taken_urls(request.spec)
+        self._reconciler.reconcile_broken(request.spec.service)
         release = self._begin(request)
         with self._recorded(release) as record:
             out = Tee(progress, record)
@@ -98,7 +104,10 @@ class Engine:
 
     def fate(self, service: ServiceName) -> str:
         """What a pusher whose deploy failed wants to know first."""
-        live = self._ledger.live_release(service)
+        try:
+            live = self._ledger.live_release(service)
+        except LedgerFault:
+            return "what was live still is"
         return f"{live.label} still live" if live else "nothing is live yet"
 
     def output(self, release: Release) -> Path:
@@ -131,6 +140,7 @@ class Engine:
         if spec.scale and spec.scale_mode == "safe":
             self._stop(attempt, old, out)
         out.step("Switching traffic")
+        attempt.switching = True
         self._ledger.switching(release)
         self._router.set(spec, [plan.name for plan in plans])
         return self._ledger.live(release, down=attempt.down())
@@ -143,16 +153,22 @@ class Engine:
         start_and_wait(self._runtime, names, gate, self._health_timeout, out.detail)
         for name in names:
             self._runtime.keep_up(name)
+        # One may have died while others were still being waited for.
+        for name in names:
+            replica = self._runtime.inspect(name)
+            if replica is None or not replica.running:
+                raise exited(self._runtime, name, replica)
 
     def _stop(self, attempt: _Attempt, old: Sequence[Replica], out: Progress) -> None:
         """Stop what serves, so that old and new never run, or never answer, together."""
         running = [replica.name for replica in old if replica.running]
+        live = self._ledger.live_release(attempt.release.service)
         if running:
             out.step(f"Stopping {', '.join(running)}")
-            attempt.stopped = running
+            attempt.stopped = [r.name for r in old if live and r.release == live.number]
             attempt.down_since = time.monotonic()
-            for name in running:
-                self._runtime.stop(name, self._grace)
+            with ThreadPoolExecutor(max_workers=len(running)) as pool:
+                list(pool.map(lambda name: self._runtime.stop(name, self._grace), running))
 
     def _give_up(self, attempt: _Attempt, error: BaseException, record: Progress) -> None:
         """Take back whatever the attempt did; the release before serves again."""
@@ -164,16 +180,29 @@ class Engine:
             code, message = "cancelled", "cancelled"
         try:
             self._undo(attempt)
-        except MypaasError as fault:  # the engine is gone: the next start repairs it
+        except MypaasError as fault:  # the next deploy or start repairs it
             log.warning("undo-failed", service=release.service, error=str(fault))
-        self._ledger.failed(release, reason=code, message=message, down=attempt.down())
+            if attempt.stopped and isinstance(error, MypaasError):
+                error.fate = f"the release before is down: {fault.message}"
+        try:
+            self._ledger.failed(release, reason=code, message=message, down=attempt.down())
+        except MypaasError as fault:
+            log.warning("not-recorded", service=release.service, error=str(fault))
         show_failure(error, record)
 
     def _undo(self, attempt: _Attempt) -> None:
         service = attempt.release.service
+        live = self._ledger.live_release(service)
+        if attempt.switching:
+            # Another service's file may be what Traefik could not read.
+            for other in self._ledger.live_releases():
+                self._router.write(other.spec, replica_names(other.spec, other.number))
+        if live and attempt.switching:
+            self._router.restore(live.spec, replica_names(live.spec, live.number))
+        elif attempt.switching:
+            self._router.drop(service)
         for name in attempt.created:
             self._runtime.remove(name)
-        live = self._ledger.live_release(service)
         if live and attempt.stopped:
             gate, timeout = gate_of(live.spec), self._health_timeout
             start_and_wait(self._runtime, attempt.stopped, gate, timeout, log.info)
@@ -190,10 +219,18 @@ class Engine:
 
     @contextlib.contextmanager
     def _recorded(self, release: Release) -> Iterator[Progress]:
+        """The release's log. A disk that cannot take it must not fail a good deploy."""
         path = self.output(release)
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with path.open("w", encoding="utf-8", buffering=1) as file:
-            yield LineProgress(lambda line: _write(file.write, line))
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # Unbuffered, so that nothing is left to be written, and to fail, at the end.
+            file = path.open("wb", buffering=0)
+        except OSError as error:
+            log.warning("no-output-kept", path=str(path), error=str(error))
+            yield Tee()
+            return
+        with file:
+            yield LineProgress(lambda line: _write(file, line))
 
 
 @dataclass
@@ -201,6 +238,7 @@ class _Attempt:
     """What a deploy has done so far, to be taken back should it fail."""
 
     release: Release
+    switching: bool = False
     created: list[str] = field(default_factory=list)
     replaced: list[str] = field(default_factory=list)
     stopped: list[str] = field(default_factory=list)
@@ -227,7 +265,6 @@ def _announce(release: Release, out: Progress) -> None:
         out.detail(str(url))
 
 
-def _write(write: Callable[[str], object], line: str) -> None:
-    """Write to the release's log; a full disk must not fail a good deploy."""
+def _write(file: RawIOBase, line: str) -> None:
     with contextlib.suppress(OSError):
-        write(line)
+        file.write(line.encode("utf-8", "replace"))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import http.client
+import re
+import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -21,6 +22,7 @@ FIRST_POLL, LAST_POLL = 0.02, 0.5
 """Seconds between two looks at a replica, from the first to the last."""
 
 LOG_LINES = 20
+MAX_STATUS_LINE = 4096
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,11 @@ def start_and_wait(
         report(f"{name} healthy after {seconds:.1f} s")
 
     with ThreadPoolExecutor(max_workers=len(names)) as pool:
-        done, _ = wait([pool.submit(watch, n) for n in names], return_when=FIRST_EXCEPTION)
+        try:
+            done, _ = wait([pool.submit(watch, n) for n in names], return_when=FIRST_EXCEPTION)
+        except BaseException:  # Ctrl-C, say: nobody waits for the outcome any more
+            failed.set()
+            raise
     # The one that failed first says why; the others were only told to give up.
     errors = [error for future in done if (error := future.exception()) is not None]
     errors.sort(key=lambda error: isinstance(error, _GaveUp))
@@ -119,7 +125,7 @@ class _Watch:
     def _ready(self) -> bool:
         replica = self._runtime.inspect(self._name)
         if replica is None or replica.state not in ("created", "running"):
-            raise self._exited(replica)
+            raise exited(self._runtime, self._name, replica, self._seconds())
         if self._gate.probe is not None:
             return self._answers(self._gate.probe, replica)
         if replica.health is not None:
@@ -132,33 +138,16 @@ class _Watch:
     def _answers(self, probe: Healthcheck, replica: Replica) -> bool:
         if replica.address is None:
             return False
-        connection = http.client.HTTPConnection(
-            replica.address, self._gate.port, timeout=probe.timeout
-        )
         try:
-            connection.request("GET", probe.path, headers=self._headers())
-            status = connection.getresponse().status
-        except (OSError, http.client.HTTPException) as error:
+            status = ask((replica.address, self._gate.port), probe, self._gate.host)
+        except (OSError, ValueError) as error:
             self._last = _why(error)
             return False
-        finally:
-            connection.close()
         self._last = f"status {status}"
         return 200 <= status < self._gate.below
 
-    def _headers(self) -> dict[str, str]:
-        return {"Host": self._gate.host, "User-Agent": "mypaas-healthcheck"}
-
     def _seconds(self) -> float:
         return time.monotonic() - self._started
-
-    def _exited(self, replica: Replica | None) -> StartFailed:
-        lines = self._log()
-        code = f" with code {replica.exit_code}" if replica else ""
-        said = f": {lines[-1].strip()}" if lines else " and printed nothing"
-        return StartFailed(
-            f"{self._name} exited{code} after {self._seconds():.1f} s{said}", details=lines
-        )
 
     def _unhealthy(self) -> Unhealthy:
         probe = self._gate.probe
@@ -171,11 +160,51 @@ class _Watch:
                 f"does it listen on 0.0.0.0:{self._gate.port}, "
                 f"or is `# mypaas.port` or `# mypaas.healthcheck` missing?"
             )
-        return Unhealthy(what, details=self._log())
+        return Unhealthy(what, details=_last_lines(self._runtime, self._name))
 
-    def _log(self) -> list[str]:
-        text = b"".join(self._runtime.logs(self._name, tail=LOG_LINES))
-        return [line for line in clean_lines(text.decode("utf-8", "replace")) if line.strip()]
+
+def exited(
+    runtime: Runtime, name: str, replica: Replica | None, seconds: float | None = None
+) -> StartFailed:
+    """The error for a replica that does not run any more, with its last words."""
+    lines = _last_lines(runtime, name)
+    code = f" with code {replica.exit_code}" if replica else ""
+    after = "" if seconds is None else f" after {seconds:.1f} s"
+    said = f": {lines[-1].strip()}" if lines else " and printed nothing"
+    if replica and replica.out_of_memory:
+        said = ": it took more memory than `# mypaas.maxmem` allows"
+    return StartFailed(f"{name} exited{code}{after}{said}", details=lines)
+
+
+def ask(address: tuple[str, int], probe: Healthcheck, host: str) -> int:
+    """The status of a GET, all of it within ``probe.timeout`` seconds.
+
+    Only the first line of the answer is read (RFC 9112, 4): an app that dribbles, or
+    never ends, holds nobody up. Raises OSError, or ValueError for what is not HTTP.
+    """
+    deadline = time.monotonic() + probe.timeout
+    request = (
+        f"GET {probe.path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: mypaas-healthcheck\r\n"
+        f"Accept: */*\r\nConnection: close\r\n\r\n"
+    )
+    with socket.create_connection(address, timeout=probe.timeout) as connection:
+        connection.sendall(request.encode("ascii"))
+        answer = b""
+        while b"\n" not in answer and len(answer) < MAX_STATUS_LINE:
+            connection.settimeout(max(0.001, deadline - time.monotonic()))
+            chunk = connection.recv(MAX_STATUS_LINE)
+            if not chunk:
+                raise ValueError("the connection was closed without an answer")
+            answer += chunk
+    match = re.match(rb"HTTP/1\.[01] ([0-9]{3})[ \r\n]", answer)
+    if match is None:
+        raise ValueError("the answer is not HTTP")
+    return int(match[1])
+
+
+def _last_lines(runtime: Runtime, name: str) -> list[str]:
+    text = b"".join(runtime.logs(name, tail=LOG_LINES))
+    return [line for line in clean_lines(text.decode("utf-8", "replace")) if line.strip()]
 
 
 def _why(error: Exception) -> str:

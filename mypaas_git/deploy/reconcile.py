@@ -59,11 +59,22 @@ class Reconciler:
         live = self._ledger.live_release(service)
         wanted = replica_names(live.spec, live.number) if live else []
         if live:
+            if live.spec.scale == 0:
+                # What an interrupted deploy started may hold its port or volume.
+                self._remove_strays(service, wanted)
             self._bring_up(live, wanted)
             self._router.write(live.spec, wanted)
         else:
             self._router.drop(service)
         self._remove_strays(service, wanted)
+
+    def reconcile_broken(self, service: ServiceName) -> None:
+        """Reconcile if a deploy was interrupted or a live replica does not run."""
+        live = self._ledger.live_release(service)
+        wanted = set(replica_names(live.spec, live.number)) if live else set()
+        running = {each.name for each in self._runtime.replicas(service) if each.running}
+        if self._ledger.underway(service) or not wanted <= running:
+            self.reconcile(service)
 
     def _bring_up(self, live: Release, wanted: Sequence[str]) -> None:
         found = {each.name: each for each in self._runtime.replicas(live.service)}

@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
+import structlog
 from dulwich.errors import ChecksumMismatch, NotGitRepository, RefFormatError
 from dulwich.file import FileLocked
 from dulwich.object_store import DiskObjectStore
@@ -28,6 +30,11 @@ from mypaas_git.errors import (
 from mypaas_git.git.context import context
 from mypaas_git.names import ServiceName
 from mypaas_git.progress import clean
+
+STALE_LOCK = 60.0
+"""Seconds after which the lock file of a ref is one that a crash has left."""
+
+log = structlog.get_logger()
 
 _Kind = TypeVar("_Kind", Blob, Commit, Tree)
 
@@ -162,6 +169,23 @@ class Repository:
             raise RefRefused(f"{clean(name)[:80]} is not a name for a ref") from None
         if not moved:
             raise RefRefused(f"{clean(name)} moved meanwhile: fetch it, merge, and push again")
+
+    def check_movable(self, name: str) -> None:
+        """Raise :class:`RefRefused` when a lock file keeps ``name`` from being moved.
+
+        Whoever asks holds the service's lock, so that an old file is a crash's.
+        """
+        lock = self.path / f"{name}.lock"
+        try:
+            age = time.time() - lock.stat().st_mtime
+        except OSError:
+            return
+        if age < STALE_LOCK:
+            raise RefRefused(
+                f"{clean(name)} is locked by another program; try again in a minute"
+            )
+        log.warning("stale-lock-removed", path=str(lock))
+        lock.unlink(missing_ok=True)
 
     def _swap(self, name: Ref, old: ObjectID, new: ObjectID) -> bool:
         refs = self.dulwich.refs

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mypaas_git.directives.model import ServiceSpec
-from mypaas_git.errors import ReleaseMissing, ServiceMissing, SettingsError
+from mypaas_git.errors import LedgerFault, ReleaseMissing, ServiceMissing
 from mypaas_git.ledger.model import FOLLOWERS, Release, State
 from mypaas_git.names import ServiceName, release_label
 
@@ -57,9 +57,7 @@ class Ledger:
         with self._transaction() as db:
             version = int(db.execute("PRAGMA user_version").fetchone()[0])
             if version > len(MIGRATIONS):
-                raise SettingsError(
-                    f"{path} was written by a newer mypaas-git; upgrade this one"
-                )
+                raise LedgerFault(f"{path} was written by a newer mypaas-git; upgrade this one")
             for number, statements in enumerate(MIGRATIONS[version:], version + 1):
                 for statement in filter(str.strip, statements.split(";")):
                     db.execute(statement)
@@ -180,7 +178,7 @@ class Ledger:
         try:
             db = sqlite3.connect(self._path, timeout=30, isolation_level=None)
         except sqlite3.Error as error:
-            raise SettingsError(f"{self._path} cannot be opened: {error}") from error
+            raise LedgerFault(f"{self._path} cannot be opened: {error}") from error
         try:
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = FULL")
@@ -188,7 +186,7 @@ class Ledger:
             yield db
             db.execute("COMMIT")
         except sqlite3.DatabaseError as error:
-            raise SettingsError(f"{self._path}: {error}") from error
+            raise LedgerFault(f"{self._path}: {error}") from error
         finally:
             db.close()  # rolls back whatever was not committed
 

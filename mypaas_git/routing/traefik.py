@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mypaas_git.directives.model import ServiceSpec
-from mypaas_git.errors import RouterDown, RouteRefused
+from mypaas_git.errors import MypaasError, RouterDown, RouteRefused
 from mypaas_git.files import write_atomically
 from mypaas_git.names import ServiceName
 from mypaas_git.routing import rules
@@ -61,9 +61,15 @@ class Traefik:
         self.write(spec, replicas)
         try:
             self._confirm(spec.service, rules.server_urls(spec, replicas) if spec.urls else [])
-        except RouterDown:
+        except BaseException:
             self._replace(spec.service, before)
             raise
+
+    def restore(self, spec: ServiceSpec, replicas: Sequence[str]) -> None:
+        """Write a route that was in effect before; wait for Traefik only if it answers."""
+        self.write(spec, replicas)
+        with contextlib.suppress(MypaasError):
+            self._confirm(spec.service, rules.server_urls(spec, replicas) if spec.urls else [])
 
     def write(self, spec: ServiceSpec, replicas: Sequence[str]) -> None:
         """Write the route without waiting for Traefik."""

@@ -44,6 +44,7 @@ class Replica:
     release: int
     state: str
     exit_code: int = 0
+    out_of_memory: bool = False
     health: str | None = None
     address: str | None = None
 

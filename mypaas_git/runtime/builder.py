@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import IO, Any, cast
 
 import docker
 from docker.errors import APIError
 
 from mypaas_git.errors import BuildFailed
-from mypaas_git.runtime.client import explanation
+from mypaas_git.progress import MAX_LINE
+from mypaas_git.runtime.client import engine_errors, explanation
 
 
 def build(
@@ -28,21 +29,28 @@ def build(
     Docker Engine API, "Build an image", one JSON object per message.
     """
     output = _Output(log)
-    try:
-        for message in api.build(
-            fileobj=cast(IO[bytes], context),  # any iterable is sent in chunks
-            custom_context=True,
-            tag=image,
-            labels=dict([label]),
-            rm=True,
-            forcerm=True,
-            decode=True,
-            timeout=None,
-        ):
-            output.take(message)
-    except APIError as error:
-        raise BuildFailed(_dockerfile_fault(explanation(error))) from error
+    for message in _messages(api, context, image, label):
+        output.take(message)
     output.end()
+
+
+def _messages(
+    api: docker.APIClient, context: Iterable[bytes], image: str, label: tuple[str, str]
+) -> Iterator[Mapping[str, Any]]:
+    with engine_errors():
+        try:
+            yield from api.build(
+                fileobj=cast(IO[bytes], context),  # any iterable is sent in chunks
+                custom_context=True,
+                tag=image,
+                labels=dict([label]),
+                rm=True,
+                forcerm=True,
+                decode=True,
+                timeout=None,
+            )
+        except APIError as error:
+            raise BuildFailed(_dockerfile_fault(explanation(error))) from error
 
 
 # What only the builder's own developers want to read.
@@ -57,7 +65,7 @@ class _Output:
         self._partial = ""
         self._step = ""
         self._last = ""
-        self._in_label = False
+        self._steps = (0, 0)
 
     def take(self, message: Mapping[str, Any]) -> None:
         if "error" in message:
@@ -67,6 +75,8 @@ class _Output:
             *lines, self._partial = (self._partial + message["stream"]).split("\n")
             for line in lines:
                 self._line(line)
+            if len(self._partial) > MAX_LINE:  # no end of it in sight
+                self.end()
         elif "status" in message and not message.get("progressDetail"):
             about = f"{message['id']}: " if "id" in message else ""
             self._line(about + message["status"])
@@ -76,16 +86,28 @@ class _Output:
         self._partial = ""
 
     def _line(self, line: str) -> None:
-        step = re.match(r"Step ([0-9]+)/([0-9]+) : (.*)", line)
+        step = self._step_of(line)
         if step:
-            self._in_label = step[1] == step[2]
-            line = self._step = f"Step {step[1]}/{int(step[2]) - 1} : {step[3].strip()}"
+            line = self._step = step
             self._last = ""
-        if not line.strip() or self._in_label or re.match(_NOISE, line):
+        in_label = self._steps[0] > 0 and self._steps[0] == self._steps[1]
+        if not line.strip() or in_label or re.match(_NOISE, line):
             return
         if not step and not line.startswith(" --->"):
             self._last = line.strip()
         self._log(line)
+
+    def _step_of(self, line: str) -> str | None:
+        """The builder's own step line, counted without our label's; apps print others."""
+        match = re.match(r"Step ([0-9]{1,4})/([0-9]{1,4}) : (.*)", line)
+        if match is None:
+            return None
+        number, total = int(match[1]), int(match[2])
+        before, known = self._steps
+        if number != before + 1 or known not in (0, total):
+            return None
+        self._steps = (number, total)
+        return f"Step {number}/{total - 1} : {match[3].strip()}"
 
     def _fault(self, said: str) -> str:
         said = " ".join(said.split())

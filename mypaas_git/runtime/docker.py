@@ -25,8 +25,7 @@ from mypaas_git.runtime.client import Client, engine_errors, explanation
 NAMESPACE = "mypaas.namespace"
 SERVICE = "mypaas.service"
 RELEASE = "mypaas.release"
-# Containers inherit the labels of their image, so a container that somebody else
-# starts from an image of ours has the labels above. This one only we give.
+# Tells replicas from the proxy; whoever lists them goes by their names as well.
 ROLE = "mypaas.role"
 
 # An app that prints for ever must not fill the disk.
@@ -69,8 +68,7 @@ class DockerRuntime:
         log: Callable[[str], None],
     ) -> str:
         image = self._image(service, release)
-        with engine_errors():
-            build(self._client.api, context, image, (NAMESPACE, self._namespace), log)
+        build(self._client.api, context, image, (NAMESPACE, self._namespace), log)
         return image
 
     def create(self, plan: ReplicaPlan) -> None:
@@ -110,7 +108,10 @@ class DockerRuntime:
     def keep_up(self, name: str) -> None:
         with engine_errors():
             policy: Any = {"Name": "unless-stopped"}  # a policy that the stubs leave out
-            self._client.api.update_container(self._container(name), restart_policy=policy)
+            try:
+                self._client.api.update_container(self._container(name), restart_policy=policy)
+            except APIError as error:
+                raise StartFailed(f"{name} was lost: {explanation(error)}") from error
 
     def stop(self, name: str, grace: float) -> None:
         with engine_errors(), contextlib.suppress(NotFound):
@@ -131,14 +132,14 @@ class DockerRuntime:
 
     def replicas(self, service: ServiceName | None = None) -> list[Replica]:
         labels = [f"{NAMESPACE}={self._namespace}", f"{ROLE}=replica"]
-        if service is not None:
-            labels.append(f"{SERVICE}={service}")
         api = self._client.api
         found = []
         with engine_errors():
             for row in api.containers(all=True, filters={"label": labels}):
                 with contextlib.suppress(NotFound):
-                    found.append(self._replica(api.inspect_container(row["Id"])))
+                    replica = self._replica(api.inspect_container(row["Id"]))
+                    if replica and service in (None, replica.service):
+                        found.append(replica)
         return sorted(found, key=lambda each: _natural(each.name))
 
     def logs(
@@ -182,18 +183,33 @@ class DockerRuntime:
                 read_only=volume.read_only,
                 labels={NAMESPACE: self._namespace},
             )
-        Path(volume.source).mkdir(parents=True, exist_ok=True)
+        try:
+            if not Path(volume.source).is_file():
+                Path(volume.source).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StartFailed(
+                f"the volume {volume.source} cannot be made: {error.strerror}"
+            ) from error
         return Mount(volume.target, volume.source, type="bind", read_only=volume.read_only)
 
-    def _replica(self, data: dict[str, Any]) -> Replica:
-        state, labels = data["State"], data["Config"]["Labels"]
+    def _replica(self, data: dict[str, Any]) -> Replica | None:
+        """The replica that a container is by its name, which only we give; else None.
+
+        Labels prove nothing: a container inherits those that a Dockerfile sets.
+        """
+        name = data["Name"].removeprefix(f"/{self._namespace}.")
+        parts = re.fullmatch(r"([a-z0-9-]{1,63})\.v([1-9][0-9]{0,8})\.[1-9][0-9]*", name)
+        if parts is None or not data["Name"].startswith(f"/{self._namespace}."):
+            return None
+        state = data["State"]
         network = data["NetworkSettings"]["Networks"].get(self._network) or {}
         return Replica(
-            name=data["Name"].removeprefix(f"/{self._namespace}."),
-            service=ServiceName(labels[SERVICE]),
-            release=int(labels[RELEASE]),
+            name=name,
+            service=ServiceName(parts[1]),
+            release=int(parts[2]),
             state=state["Status"],
             exit_code=state["ExitCode"],
+            out_of_memory=state["OOMKilled"],
             health=(state.get("Health") or {}).get("Status"),
             address=network.get("IPAddress") or None,
         )

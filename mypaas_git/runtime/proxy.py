@@ -93,17 +93,12 @@ class ProxyContainer:
                     f"choose another under [docker] in config.toml or, if that home was moved "
                     f"here, say: docker rm -f {self._name}"
                 )
-            if found and found["Config"]["Labels"].get(DIGEST) != plan.digest:
+            if found and not self._is_sound(found, plan):
                 api.remove_container(self._name, force=True)
                 found = None
             if not found:
                 self._create(plan)
             self._start(plan.ports)
-
-    def start(self) -> None:
-        """Start the container again after it was stopped. Raises RouterDown."""
-        with engine_errors():
-            self._start(())
 
     def port(self, inside: int) -> tuple[str, int]:
         """Where ``inside`` is published on this host. Raises RouterDown if it does not run."""
@@ -124,6 +119,14 @@ class ProxyContainer:
             found: dict[str, Any] = self._client.api.inspect_container(self._name)
             return found
         return None
+
+    def _is_sound(self, found: dict[str, Any], plan: Plan) -> bool:
+        """Whether a container is what the plan asks for, and starting it will do."""
+        return (
+            found["Config"]["Labels"].get(DIGEST) == plan.digest
+            and self._network in found["NetworkSettings"]["Networks"]
+            and not found["State"]["Paused"]
+        )
 
     def _create(self, plan: Plan) -> None:
         api = self._client.api

@@ -178,6 +178,8 @@ def test_healthcheck_is_what_gets_asked(paas: Paas, tmp_path: Path) -> None:
     route = json.loads((paas.home / "routes" / f"{name}.yml").read_text())
     assert route["http"]["services"][name]["loadBalancer"]["healthCheck"] == {
         "path": "/up",
+        "hostname": f"{name}.test",
+        "followRedirects": False,
         "interval": "3s",
         "timeout": "0.5s",
     }

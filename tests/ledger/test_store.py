@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mypaas_git.directives.model import EnvVar, Healthcheck, Publish, ServiceSpec, Url, Volume
-from mypaas_git.errors import ReleaseMissing, ServiceMissing, SettingsError
+from mypaas_git.errors import LedgerFault, ReleaseMissing, ServiceMissing
 from mypaas_git.ledger.model import Release, State
 from mypaas_git.ledger.store import Ledger
 from mypaas_git.names import ServiceName
@@ -113,7 +113,7 @@ def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
     db = sqlite3.connect(path)
     db.execute("PRAGMA user_version = 99")
     db.close()
-    with pytest.raises(SettingsError, match="newer"):
+    with pytest.raises(LedgerFault, match="newer"):
         Ledger(path)
 
 
@@ -121,6 +121,6 @@ def test_a_corrupt_file_is_one_line(tmp_path: Path) -> None:
     """Garbage in place of the ledger is a clear refusal, and is left as it is (T70)."""
     path = tmp_path / "ledger.db"
     path.write_bytes(b"garbage" * 1000)
-    with pytest.raises(SettingsError, match=r"ledger\.db"):
+    with pytest.raises(LedgerFault, match=r"ledger\.db"):
         Ledger(path)
     assert path.read_bytes().startswith(b"garbage")

@@ -89,6 +89,8 @@ def test_a_named_healthcheck_reaches_the_balancer() -> None:
     assert config is not None
     assert config["http"]["services"]["hello"]["loadBalancer"]["healthCheck"] == {
         "path": "/up",
+        "hostname": "a",
+        "followRedirects": False,
         "interval": "5s",
         "timeout": "0.5s",
     }
