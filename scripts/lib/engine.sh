@@ -1,9 +1,11 @@
 # shellcheck shell=bash
 # The Docker Engine: used if one answers, else installed and started. What was
-# started here is ended by stop_engine.
+# started here is ended by stop_engine, by the last script that uses it: an engine
+# that is ended while another script removes a network may never start again.
 
-# A pid, "systemd", or nothing when the engine was there before.
-engine_started=
+# Holds a pid, or "systemd", while an engine runs that a script has started. Each
+# script that uses an engine has a shared lock on it; the file stays.
+ENGINE=/run/mypaas-scripts.engine
 # A newer client without its buildx plugin can only drive the classic builder.
 export DOCKER_BUILDKIT=0
 
@@ -13,15 +15,31 @@ engine_answers() {
 }
 
 start_engine() {
+    use_engine
     ! engine_answers || return 0
     [ -z "${DOCKER_HOST:-}" ] || die "no Docker Engine answers at DOCKER_HOST=$DOCKER_HOST"
+    [ "$(id -u)" = 0 ] || die "no Docker Engine answers: start it, or run this as root"
+    {
+        flock 9 # two scripts that find none
+        bring_up_engine
+    } 9>"$ENGINE.lock"
+}
+
+# Waits while another script ends the engine.
+use_engine() {
+    { [ -e $ENGINE ] || : >$ENGINE; } 2>/dev/null || true
+    [ -r $ENGINE ] || return 0 # only root starts and ends engines
+    exec 8<$ENGINE
+    flock -s 8
+}
+
+bring_up_engine() {
     install_engine
     ! engine_answers || return 0 # installing it has started it
-    [ "$(id -u)" = 0 ] || die "no Docker Engine answers: start it, or run this as root"
     say "Starting the Docker Engine"
     if [ -d /run/systemd/system ]; then
         quietly dockerd systemctl start docker
-        engine_started=systemd
+        echo systemd >$ENGINE
     else
         start_dockerd
     fi
@@ -53,8 +71,8 @@ start_dockerd() {
     fi
     clear_leftovers
     # A session of its own: a Ctrl-C is for the script, which then ends it in order.
-    setsid dockerd >"$LOGS/dockerd.log" 2>&1 </dev/null &
-    engine_started=$!
+    setsid dockerd >"$LOGS/dockerd.log" 2>&1 </dev/null 8<&- 9>&- &
+    echo $! >$ENGINE
 }
 
 # After a crash dockerd refuses to start while any process has the pid it wrote
@@ -79,6 +97,9 @@ wait_for_engine() {
     until engine_answers; do
         if [ $SECONDS -gt $deadline ] || engine_died; then
             tail -n 20 "$LOGS/dockerd.log" >&2 || true
+            ! grep -q 'libnetwork.*reservePools' "$LOGS/dockerd.log" ||
+                die "the engine's list of networks is damaged: move" \
+                    "/var/lib/docker/network/files/local-kv.db away, then try again"
             die "the Docker Engine did not come up; its log is $LOGS/dockerd.log"
         fi
         sleep 0.2
@@ -86,22 +107,28 @@ wait_for_engine() {
 }
 
 engine_died() {
-    [[ $engine_started =~ ^[0-9]+$ ]] && ! kill -0 "$engine_started" 2>/dev/null
+    local started
+    started=$(cat $ENGINE)
+    [[ $started =~ ^[0-9]+$ ]] && ! kill -0 "$started" 2>/dev/null
 }
 
-# Ends the engine if it was started here and nothing else runs on it.
+# Ends the engine if a script has started it and nothing else needs it.
 stop_engine() {
-    [ -n "$engine_started" ] || return 0
-    local running
-    running=$(timeout 20 docker ps -q 2>/dev/null | wc -l)
+    local started running
+    [ -z "${DOCKER_HOST:-}" ] && [ -w $ENGINE ] && [ -s $ENGINE ] || return 0
+    flock -n 8 2>/dev/null || return 0 # another script uses it, and will end it
+    started=$(cat $ENGINE)
+    running=$(timeout 20 docker ps -q 2>/dev/null | wc -l) || true # not yet up: none
     if [ "$running" != 0 ]; then
         detail "the Docker Engine stays up: $running containers run on it"
-    elif [ "$engine_started" = systemd ]; then
-        systemctl stop docker.service docker.socket >/dev/null 2>&1 || true
-    elif [ "$(cat "/proc/$engine_started/comm" 2>/dev/null)" = dockerd ]; then
-        end_process "$engine_started" 30
+        return
     fi
-    engine_started=
+    if [ "$started" = systemd ]; then
+        systemctl stop docker.service docker.socket >/dev/null 2>&1 || true
+    elif [ -n "$(living $ENGINE dockerd)" ]; then
+        end_process "$started" 30
+    fi
+    : >$ENGINE
 }
 
 # end_process PID SECONDS: SIGTERM, and SIGKILL after that many seconds.

@@ -13,7 +13,7 @@ python_image() {
         return
     fi
     build_python_base
-    detail "$1 stands for Debian 12 with its Python"
+    detail "Debian 12 with its Python stands in for $1"
     docker tag "$PYTHON_BASE" "$1"
 }
 
@@ -33,22 +33,23 @@ build_python_base() {
     ) 9>"$CACHE/images.lock"
 }
 
+# In a shell of its own, at whose end the files go.
 debootstrap_python_base() {
     [ "$(id -u)" = 0 ] || die "building a base image takes root"
     need debootstrap:debootstrap
     [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] ||
         install_packages debian-archive-keyring
     say "Building a Python base image from Debian packages (about a minute, once)"
-    local root=$CACHE/rootfs
+    root=$CACHE/rootfs
     rm -rf --one-file-system "$root"
+    trap 'rm -rf --one-file-system "$root"' EXIT
     quietly debootstrap debootstrap --variant=minbase \
         --include=python3,python3-pip,ca-certificates bookworm "$root" \
         ${DEBIAN_MIRROR:+"$DEBIAN_MIRROR"}
     trust_our_authorities "$root"
     ln -s python3 "$root/usr/bin/python"
     rm -rf "$root"/var/cache/apt/* "$root"/var/lib/apt/lists/* "$root"/var/log/*.log
-    import_python_base "$root"
-    rm -rf --one-file-system "$root"
+    import_python_base "$root" || die "the Docker Engine does not take the base image"
 }
 
 import_python_base() {

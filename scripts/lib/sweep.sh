@@ -2,12 +2,15 @@
 # Removing what a server of a demo or a test has made in the engine.
 
 # sweep NAMESPACE: its containers, networks, volumes and images, and nobody else's.
+# Fails when one of them could not be removed, having tried them all.
 sweep() {
-    local ours=(--filter "label=mypaas.namespace=$1" -q)
-    docker ps -a "${ours[@]}" | xargs -r docker rm -f -v >/dev/null
-    docker network ls "${ours[@]}" | xargs -r docker network rm >/dev/null
-    docker volume ls "${ours[@]}" | xargs -r docker volume rm -f >/dev/null
-    docker images "$1/*" --format '{{.Repository}}:{{.Tag}}' | xargs -r docker rmi -f >/dev/null
+    local ours=(--filter "label=mypaas.namespace=$1" -q) status=0
+    docker ps -a "${ours[@]}" | xargs -r docker rm -f -v >/dev/null || status=1
+    docker network ls "${ours[@]}" | xargs -r docker network rm >/dev/null || status=1
+    docker volume ls "${ours[@]}" | xargs -r docker volume rm -f >/dev/null || status=1
+    docker images "$1/*" --format '{{.Repository}}:{{.Tag}}' | xargs -r docker rmi -f >/dev/null ||
+        status=1
+    return $status
 }
 
 # sweep_dead: what test runs have left that did not come to their end. A test's
