@@ -82,7 +82,7 @@ class PostReceive:
                 _refuse_moved(push, push.update.new)
                 self._engine.deploy(self._request(push, spec), push.progress)
         except BaseException as error:
-            _put_back(push)
+            put_back(push)
             if isinstance(error, MypaasError):
                 raise self._told(error, service, push.progress) from error
             raise
@@ -92,12 +92,11 @@ class PostReceive:
         found = {each.key: each.value for each in spec.env}
         for key, literal in found.items():
             found[key] = self._lookup(spec.service, key) if literal is None else literal
-        missing = [key for key, value in found.items() if value is None]
+        missing = ", ".join(key for key, value in found.items() if value is None)
         if missing:
             raise DirectivesInvalid(
-                f"`# mypaas.env={missing[0]}` has no value: config.toml on the server names it "
-                f"neither in [env.{spec.service}] nor in [env]",
-                details=[f"no value for {key}" for key in missing],
+                f"{missing}: config.toml on the server has no value for it, neither in "
+                f"[env.{spec.service}] nor in [env]"
             )
         return {key: value for key, value in found.items() if value is not None}
 
@@ -109,7 +108,12 @@ class PostReceive:
                 f"there is no Dockerfile at the top of {push.commit[:7]}; add one and commit "
                 f"it (git add Dockerfile)"
             )
-        spec = parse_dockerfile(text, default_service=default, pinned=pinned)
+        spec = parse_dockerfile(
+            text,
+            default_service=default,
+            pinned=pinned,
+            has_value=lambda service, key: self._lookup(service, key) is not None,
+        )
         host.check(spec, self._rules)
         for volume in spec.volumes:
             if not volume.named:
@@ -155,6 +159,9 @@ def _refuse_moved(push: Push, expected: str | None) -> None:
         )
 
 
-def _put_back(push: Push) -> None:
+def put_back(push: Push) -> None:
+    """Have the branch name again what it named before, unless somebody else moved it."""
     if push.repository.ref(push.update.ref) == push.update.new:
         push.repository.move_ref(push.update.ref, push.update.new, push.update.old)
+        where = push.update.old[:7] if push.update.old else "not there"
+        push.progress.detail(f"{push.branch} is {where} again")

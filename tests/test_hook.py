@@ -56,6 +56,29 @@ def test_a_failed_deploy_puts_the_branch_back(paas: Paas, bare: Path, tmp_path: 
     assert paas.get(f"http://{name}.test/").text == "hello\n"
 
 
+def test_without_a_usable_home(paas: Paas, bare: Path, tmp_path: Path) -> None:
+    """A hook that cannot deploy says so, and the branch does not pretend otherwise."""
+    app = make_app(tmp_path, web_dockerfile())
+    env = hook_env(paas) | {"MYPAAS_HOME": str(tmp_path / "nowhere")}
+    done = git(app, "push", str(bare), "main", env=env, check=False)
+    assert "remote:  !     settings-invalid: there is no" in done.stderr
+    assert "nothing was deployed" in done.stderr
+    assert "main is not there again" in done.stderr
+    assert git(bare, "branch", "--list").stdout == ""
+
+
+def test_two_branches_at_once(paas: Paas, bare: Path, tmp_path: Path) -> None:
+    """One that fails does not keep the other from being deployed."""
+    name = bare.stem
+    app = make_app(tmp_path, web_dockerfile(f"url=http://{name}.test"))
+    git(app, "branch", "master")
+    commit(app, {"Dockerfile": f"FROM {BASE}\nRUN exit 1\n"})
+    done = git(app, "push", str(bare), "main", "master", env=hook_env(paas), check=False)
+    assert "build-failed" in done.stderr
+    assert "is live in" in done.stderr
+    assert git(bare, "branch", "--list").stdout.split()[-1] == "master"
+
+
 def test_the_dockerfile_may_name_the_service(paas: Paas, bare: Path, tmp_path: Path) -> None:
     """A foreign repository's name is nobody's business; other branches are only stored."""
     name = unique("named")

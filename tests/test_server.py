@@ -97,6 +97,22 @@ def test_init_asks_what_it_was_not_told(new_paas: Callable[[], Paas], tmp_path: 
     assert "The server's own name" in done.stderr
 
 
+def test_init_checks_before_it_writes(new_paas: Callable[[], Paas], tmp_path: Path) -> None:
+    """A wrong answer is asked again; a wrong key, or nobody to ask, leaves no config."""
+    paas = new_paas()
+    paas.home = tmp_path / "checked"
+    done = paas.cli("server", "init", "--yes", "--admin-key", "/nowhere.pub")
+    assert done.returncode == 1
+    assert done.stderr == (
+        "mypaas: key-refused: /nowhere.pub cannot be read: No such file or directory\n"
+    )
+    done = paas.cli("server", "init", stdin="not a domain\ngood.test\n")
+    assert done.returncode == 2
+    assert "'not a domain' is not a host name" in done.stderr
+    assert "nobody answered" in done.stderr
+    assert not (paas.home / "config.toml").exists()
+
+
 def test_traefiks_api_takes_the_password(paas: Paas) -> None:
     """Nobody reads the API without it, and it listens on loopback only (T52)."""
     ports = engine.inspect(f"{paas.namespace}-traefik")["NetworkSettings"]["Ports"]

@@ -28,7 +28,13 @@ def keys() -> None:
 @click.argument("name")
 @click.argument("file", default="-")
 @click.option("--admin", is_flag=True, help="May manage keys and every service.")
-@click.option("--service", "services", type=SERVICE, multiple=True, help="Only this one.")
+@click.option(
+    "--service",
+    "services",
+    type=SERVICE,
+    multiple=True,
+    help="Only this one; can be given again.",
+)
 @click.option("--expires", help="When it ends: 90d, 12h or 2027-12-31.")
 @pass_context
 def add(
@@ -49,7 +55,8 @@ def add(
         services=list(services) or None,
         expires=parse_expiry(expires) if expires else None,
     )
-    context.say(f"added {entry.name}  {entry.fingerprint}  {rights(entry.identity)}")
+    words = (f"added {entry.name}", entry.fingerprint, rights(entry.identity), _until(entry))
+    context.say("  ".join(filter(None, words)))
 
 
 @keys.command("list", cls=Command)
@@ -128,8 +135,14 @@ def _key_text(context: Context, file: str) -> str:
 
 
 def _row(entry: KeyEntry) -> tuple[str, ...]:
-    expires = f"until {_expiry(entry)}" if entry.expires else ""
-    return (entry.name, entry.fingerprint, rights(entry.identity), expires)
+    return (entry.name, entry.fingerprint, rights(entry.identity), _until(entry))
+
+
+def _until(entry: KeyEntry) -> str:
+    if entry.expires is None:
+        return ""
+    expired = entry.expired(datetime.datetime.now(datetime.timezone.utc))
+    return f"expired {_expiry(entry)}" if expired else f"until {_expiry(entry)}"
 
 
 def _expiry(entry: KeyEntry) -> str | None:

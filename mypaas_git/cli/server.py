@@ -26,13 +26,14 @@ from mypaas_git.errors import (
     KeyRefused,
     MypaasError,
     NameRefused,
+    SettingsError,
     UsageError,
 )
 from mypaas_git.files import write_atomically
 from mypaas_git.git.receive import RefUpdate
 from mypaas_git.git.repository import Repository
 from mypaas_git.git.snapshot import snapshot
-from mypaas_git.hook import Push
+from mypaas_git.hook import Push, put_back
 from mypaas_git.names import ServiceName
 from mypaas_git.progress import LineProgress, Progress
 from mypaas_git.server import Server, start_proxy
@@ -93,11 +94,12 @@ def init(context: Context, /, *, admin_key: str | None, yes: bool, **told: str |
     """
     home = Home(home_from_environment())
     home.make()
+    public_key = _public_key(admin_key) if admin_key else None
     settings = _configure(context, home, told, ask=not yes)
     app = App(settings)
     try:
         host_keys = ensure_host_keys(home.host_keys)
-        _admit(context, app, admin_key, ask=not yes)
+        _admit(context, app, public_key, ask=not yes)
         _prepare_proxy(context, app)
         host, port = settings.init.domain or "127.0.0.1", settings.ssh.listen.port
         context.say(f"home: {home.path}")
@@ -149,15 +151,35 @@ def post_receive(context: Context) -> None:
     Reads git's `old new ref` lines from standard input, in the repository's directory.
     """
     path = Path(os.environ.get("GIT_DIR", ".")).resolve()
-    progress = _progress(context)
-    for line in context.read_all(1 << 20).decode("utf-8", "replace").splitlines():
+    failed = False
+    with Repository.at(path) as repository:
+        for update in _ref_updates(context.read_all(1 << 20)):
+            push = Push(repository, update, context.identity, _progress(context))
+            try:
+                app = context.app
+            except MypaasError as error:  # nothing can be deployed, so nothing may seem to be
+                put_back(push)
+                push.progress.warning(f"{error.code}: {error.message}; nothing was deployed")
+                failed = True
+                continue
+            try:
+                _deploy_moved(app, push, path)
+            except MypaasError:  # told already, and the branch is back
+                failed = True
+    if failed:
+        raise click.exceptions.Exit(1)
+
+
+def _ref_updates(text: bytes) -> list[RefUpdate]:
+    """What git tells a post-receive hook (githooks(5)): ``old new ref`` lines."""
+    updates = []
+    for line in text.decode("utf-8", "replace").splitlines():
         match = re.fullmatch(r"([0-9a-f]{40}) ([0-9a-f]{40}) (refs/\S+)", line)
         if match is None:
             raise UsageError(f"{line!a} is not a line that git gives to post-receive")
         old, new = (None if set(each) == {"0"} else each for each in match.group(1, 2))
-        with Repository.at(path) as repository, _told_already():
-            push = Push(repository, RefUpdate(match[3], old, new), context.identity, progress)
-            _deploy_moved(context.app, push, path)
+        updates.append(RefUpdate(match[3], old, new))
+    return updates
 
 
 def _deploy_moved(app: App, push: Push, path: Path) -> None:
@@ -203,36 +225,65 @@ def _configure(
         default = str(getattr(getattr(defaults, answer.section), answer.key))
         value = told[answer.option]
         if value is None:
-            value = _ask(answer.question, default) if ask else default
+            value = _answer(context, answer, default) if ask else default
         sections.setdefault(answer.section, {})[answer.key] = value
     settings = from_dict(home.path, sections)
     write_atomically(home.config, render(settings).encode())
     return settings
 
 
+def _answer(context: Context, answer: Answer, default: str) -> str:
+    """Ask until the answer makes sense."""
+    while True:
+        value = _ask(answer.question, default)
+        try:
+            from_dict(Path(), {answer.section: {answer.key: value}})
+        except SettingsError as error:
+            context.note(error.message)
+        else:
+            return value
+
+
 def _ask(question: str, default: str) -> str:
-    return str(click.prompt(question, default=default, show_default=bool(default), err=True))
+    """The answer, or ``default`` for none. Raises UsageError when nobody is there to ask."""
+    try:
+        return str(
+            click.prompt(question, default=default, show_default=bool(default), err=True)
+        )
+    except click.Abort:
+        raise UsageError(
+            "nobody answered; give the options (mypaas server init --help), or --yes for the "
+            "defaults"
+        ) from None
 
 
-def _admit(context: Context, app: App, file: str | None, *, ask: bool) -> None:
+def _admit(context: Context, app: App, text: str | None, *, ask: bool) -> None:
     """Let the first admin in, unless somebody is already."""
-    if file is None and ask and not app.keys.entries():
-        file = _ask("The first admin's public key", "~/.ssh/id_ed25519.pub")
-    if file is None:
+    if text is None and ask and not app.keys.entries():
+        text = _public_key(_ask("The first admin's public key", "~/.ssh/id_ed25519.pub"))
+    if text is None:
         if not app.keys.entries():
             context.note(
                 "nobody may push yet; add a key: mypaas keys add NAME FILE.pub --admin"
             )
         return
-    try:
-        text = Path(file).expanduser().read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise KeyRefused(f"{file} cannot be read: {error}") from None
     _, blob = parse_public_key(text)
     if any(entry.blob == blob for entry in app.keys.entries()):
         return
     entry = app.keys.add(_name_of(text), text, admin=True, services=None, expires=None)
     context.say(f"admin: {entry.name}  {entry.fingerprint}")
+
+
+def _public_key(file: str) -> str:
+    """The text of a public key's file, which is known to hold one."""
+    try:
+        text = Path(file).expanduser().read_text("utf-8")
+    except OSError as error:
+        raise KeyRefused(f"{file} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise KeyRefused(f"{file} is not a public key: it is not even text") from None
+    parse_public_key(text)
+    return text
 
 
 def _name_of(public_key: str) -> str:

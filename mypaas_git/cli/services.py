@@ -15,6 +15,7 @@ from mypaas_git.cli.context import SERVICE, Context, known_service, pass_context
 from mypaas_git.errors import EngineDown, ServiceMissing
 from mypaas_git.ledger.model import Release, State
 from mypaas_git.names import ServiceName
+from mypaas_git.progress import clean
 from mypaas_git.runtime.base import Replica
 
 
@@ -62,9 +63,8 @@ def status(context: Context, service: ServiceName, as_json: bool) -> None:
         context.say(f"  {replica['name']}  {replica['state']}")
     last = found["last_attempt"]
     if last and last["state"] == State.FAILED.value:
-        context.say(
-            f"last attempt {last['release']} failed: {last['reason']}: {last['message']}"
-        )
+        why = f"{last['reason']}: {last['message']}"
+        context.say(clean(f"last attempt {last['release']} failed: {why}"))
 
 
 @click.command("logs", cls=Command)

@@ -47,6 +47,11 @@ def run(group: Group, argv: Sequence[str], context: Context) -> int:
         argv = [*argv[1:], "--help"]
     try:
         code = group.main(list(argv), prog_name="mypaas", standalone_mode=False, obj=context)
+    except click.exceptions.NoArgsIsHelpError as error:
+        commands = ", ".join(sorted(getattr(error.ctx.command, "commands", {})))
+        where = error.ctx.command_path
+        context.note(f"mypaas: a command is missing: {commands}. See: {where} --help")
+        return 2
     except click.UsageError as error:
         where = error.ctx.command_path if error.ctx else "mypaas"
         context.note(f"mypaas: {clean(error.format_message())} See: {where} --help")

@@ -139,7 +139,8 @@ class Engine:
         self._start(release, plans, out)
         if spec.scale and spec.scale_mode == "safe":
             self._stop(attempt, old, out)
-        out.step("Switching traffic")
+        if spec.urls:
+            out.step("Switching traffic")
         attempt.switching = True
         self._ledger.switching(release)
         self._router.set(spec, [plan.name for plan in plans])
@@ -252,7 +253,8 @@ class _Attempt:
 def show_failure(error: BaseException, progress: Progress) -> None:
     """Say why a deploy failed: the details, then the one line that matters."""
     if isinstance(error, MypaasError):
-        for line in error.details:
+        # A single detail is what the message says anyway.
+        for line in error.details if len(error.details) > 1 else ():
             progress.detail(line)
         progress.warning(f"{error.code}: {error.message}")
 

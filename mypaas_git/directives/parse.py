@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from mypaas_git.directives.lexer import Fault, Line, lex
@@ -17,12 +17,17 @@ MAX_FAULTS = 100
 
 
 def parse_dockerfile(
-    text: bytes, *, default_service: ServiceName | None, pinned: bool = True
+    text: bytes,
+    *,
+    default_service: ServiceName | None,
+    pinned: bool = True,
+    has_value: Callable[[ServiceName, str], bool] | None = None,
 ) -> ServiceSpec:
     """Return what the directives in a Dockerfile's ``text`` ask for.
 
     A Dockerfile without ``mypaas.service`` is for ``default_service``; when
-    ``pinned``, it cannot be for another one. Raises :class:`DirectivesInvalid`
+    ``pinned``, it cannot be for another one. ``has_value`` tells whether the server
+    holds a value of a variable that is only named. Raises :class:`DirectivesInvalid`
     whose details hold one line for each fault, in the order of the Dockerfile.
     """
     lines, faults = lex(text)
@@ -31,6 +36,8 @@ def parse_dockerfile(
         reading.take(line)
     reading.check_service(default_service, pinned=pinned)
     reading.check_publish()
+    if has_value is not None:
+        reading.check_env(default_service, has_value)
     if reading.faults:
         raise _invalid(reading.faults)
     return reading.spec(default_service)
@@ -78,6 +85,20 @@ class _Reading:
                     f"mypaas.service is '{name}', but this was sent to '{default}'; send it "
                     f"there with 'git remote set-url mypaas ssh://…/{name}', or write "
                     f"'{default}' here",
+                )
+
+    def check_env(
+        self, default: ServiceName | None, has_value: Callable[[ServiceName, str], bool]
+    ) -> None:
+        """Find variables without a value that the server has none for either."""
+        services = self._items["mypaas.service"]
+        service = services[0].value if services else default
+        for number, variable in self._items["mypaas.env"]:
+            if service and variable.value is None and not has_value(service, variable.key):
+                self._fault(
+                    number,
+                    f"mypaas.env: {variable.key} has no value; config.toml on the server names "
+                    f"it neither in [env.{service}] nor in [env]",
                 )
 
     def check_publish(self) -> None:

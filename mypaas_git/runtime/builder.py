@@ -10,7 +10,7 @@ import docker
 from docker.errors import APIError
 
 from mypaas_git.errors import BuildFailed
-from mypaas_git.progress import MAX_LINE
+from mypaas_git.progress import MAX_LINE, clean
 from mypaas_git.runtime.client import engine_errors, explanation
 
 
@@ -50,7 +50,7 @@ def _messages(
                 timeout=None,
             )
         except APIError as error:
-            raise BuildFailed(_dockerfile_fault(explanation(error))) from error
+            raise BuildFailed(_dockerfile_fault(_short(explanation(error), 400))) from error
 
 
 # What only the builder's own developers want to read.
@@ -85,7 +85,8 @@ class _Output:
         self._line(self._partial)
         self._partial = ""
 
-    def _line(self, line: str) -> None:
+    def _line(self, raw: str) -> None:
+        line = clean(raw)
         step = self._step_of(line)
         if step:
             line = self._step = step
@@ -110,12 +111,18 @@ class _Output:
         return f"Step {number}/{total - 1} : {match[3].strip()}"
 
     def _fault(self, said: str) -> str:
-        said = " ".join(said.split())
         code = re.search(r"returned a non-zero code: ([0-9]+)", said)
         if not code:
-            return f"{self._step}: {said}" if self._step else _dockerfile_fault(said)
-        last = f" ({self._last})" if self._last else ""
-        return f"{self._step} returned {code[1]}{last}"
+            fault = _dockerfile_fault(_short(said, 400))
+            return f"{_short(self._step, 100)}: {fault}" if self._step else fault
+        last = f" ({_short(self._last, 200)})" if self._last else ""
+        return f"{_short(self._step, 100)} returned {code[1]}{last}"
+
+
+def _short(text: str, length: int) -> str:
+    """``text`` on one line of at most ``length`` characters."""
+    text = " ".join(text.split())
+    return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
 def _dockerfile_fault(said: str) -> str:

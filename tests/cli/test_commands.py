@@ -135,7 +135,14 @@ def test_help_and_wrong_usage(run: Run) -> None:
         done = run(*argv)
         assert done.returncode == 0
         assert done.stdout.startswith("Usage: mypaas")
-    for argv in (["nosuch"], ["status"], ["keys", "nosuch"], ["logs", "x", "-n", "many"]):
+    assert "add, list, remove" in run("keys").stderr
+    for argv in (
+        ["nosuch"],
+        ["status"],
+        ["keys"],
+        ["keys", "nosuch"],
+        ["logs", "x", "-n", "many"],
+    ):
         done = run(*argv)
         assert done.returncode == 2
         assert len(done.stderr.splitlines()) == 1

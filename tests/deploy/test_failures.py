@@ -64,7 +64,7 @@ CASES = {
     "missing env key": Bad(
         URL + f"# mypaas.env=NOBODY_SET_THIS\nFROM {BASE}\n",
         "directives-invalid",
-        "NOBODY_SET_THIS` has no value",
+        r"line 3: mypaas.env: NOBODY_SET_THIS has no value",
     ),
     "exits": Bad(
         URL + f"FROM {BASE}\nCMD echo my last words; exit 3\n",
