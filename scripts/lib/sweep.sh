@@ -21,8 +21,8 @@ sweep_dead() {
         pid=${namespace#mypaas-test-}
         pid=${pid%%-*}
         [ ! -d "/proc/$pid" ] || continue
-        detail "removing what an earlier run left: $namespace"
-        sweep "$namespace"
+        detail "removing what a test run left: $namespace"
+        sweep "$namespace" || true
     done
 }
 
