@@ -12,7 +12,7 @@ from mypaas_git.access.keys import KeyFile
 from mypaas_git.deploy.engine import Engine
 from mypaas_git.deploy.lock import ServiceLocks
 from mypaas_git.deploy.reconcile import Reconciler
-from mypaas_git.deploy.retire import Retirer
+from mypaas_git.deploy.retire import HandOver, Retirer
 from mypaas_git.directives.model import ServiceSpec
 from mypaas_git.errors import SettingsError
 from mypaas_git.files import write_atomically
@@ -54,9 +54,12 @@ class Home:
 
 
 class App:
-    """The parts of one home, wired together. Nothing is contacted before it is needed."""
+    """The parts of one home, wired together. Nothing is contacted before it is needed.
 
-    def __init__(self, settings: Settings) -> None:
+    ``hand_over`` takes old replicas to retire from a process that soon ends.
+    """
+
+    def __init__(self, settings: Settings, hand_over: HandOver | None = None) -> None:
         self.settings = settings
         self.home = Home(settings.home)
         self.home.make()
@@ -83,7 +86,11 @@ class App:
             secure_port=settings.http.web_secure.port,
         )
         self.retirer = Retirer(
-            self.runtime, self.ledger, grace=docker.drain_timeout, keep=docker.keep_releases
+            self.runtime,
+            self.ledger,
+            grace=docker.drain_timeout,
+            keep=docker.keep_releases,
+            hand_over=hand_over,
         )
         rules = _host_rules(settings)
         self.reconciler = Reconciler(
@@ -108,9 +115,9 @@ class App:
         self.hook = PostReceive(self.engine, lookup=self._secret, rules=rules)
 
     @classmethod
-    def at(cls, home: Path) -> App:
+    def at(cls, home: Path, hand_over: HandOver | None = None) -> App:
         """The app of a home whose ``config.toml`` exists. Raises SettingsError."""
-        return cls(load(home))
+        return cls(load(home), hand_over)
 
     def close(self) -> None:
         """Let what runs in the background end."""

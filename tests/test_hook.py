@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from support import engine
 from support.apps import BASE, commit, make_app, unique, web_dockerfile
+from support.net import wait_until
 from support.paas import MYPAAS, Paas
 from support.sshd import Sshd
 from support.stockgit import clean_env, git, ssh_command, ssh_options
@@ -65,6 +67,22 @@ def test_without_a_usable_home(paas: Paas, bare: Path, tmp_path: Path) -> None:
     assert "nothing was deployed" in done.stderr
     assert "main is not there again" in done.stderr
     assert git(bare, "branch", "--list").stdout == ""
+
+
+def test_the_pusher_does_not_wait_for_old_containers(
+    paas: Paas, bare: Path, tmp_path: Path
+) -> None:
+    """They stop in the background, also when no server of ours takes the push."""
+    name = bare.stem
+    stubborn = web_dockerfile(f"url=http://{name}.test", "scale=1") + "STOPSIGNAL SIGTERM\n"
+    app = make_app(tmp_path, stubborn)
+    git(app, "push", str(bare), "main", env=hook_env(paas))
+    commit(app, {"x": "1"})
+    git(app, "push", str(bare), "main", env=hook_env(paas))
+    ours = f"label=mypaas.service={name}"
+    old, new = (f"{paas.namespace}.{name}.v{n}.1" for n in (1, 2))
+    assert engine.containers(paas.namespace, ours) == [old, new]
+    wait_until(lambda: engine.containers(paas.namespace, ours) == [new], "v1 is gone")
 
 
 def test_two_branches_at_once(paas: Paas, bare: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import structlog
 from mypaas_git.app import App, Home
 from mypaas_git.cli.context import Context, local_identity
 from mypaas_git.cli.push import push
-from mypaas_git.cli.server import server
+from mypaas_git.cli.server import retire_elsewhere, server
 from mypaas_git.cli.tree import run, tree
 from mypaas_git.settings import home_from_environment
 
@@ -40,11 +40,12 @@ class Shell:
 
 def main() -> None:
     """Run the command line and exit with its code."""
-    configure_logging(logging.INFO if sys.argv[1:3] == ["server", "start"] else logging.ERROR)
+    serving = sys.argv[1:3] == ["server", "start"]
+    configure_logging(logging.INFO if serving else logging.ERROR)
     apps: list[App] = []
 
     def make_app() -> App:
-        apps.append(App.at(home_from_environment()))
+        apps.append(App.at(home_from_environment(), None if serving else retire_elsewhere))
         return apps[0]
 
     context = Context(make_app, local_identity(), Shell())

@@ -6,8 +6,10 @@ import contextlib
 import os
 import re
 import signal
+import subprocess
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,7 +20,7 @@ from mypaas_git.access.keys import check_name
 from mypaas_git.access.publickey import parse_public_key
 from mypaas_git.app import App, Home
 from mypaas_git.cli.command import Command, Group
-from mypaas_git.cli.context import Context, pass_context
+from mypaas_git.cli.context import SERVICE, Context, pass_context
 from mypaas_git.cli.directory import service_of
 from mypaas_git.cli.doctor import doctor
 from mypaas_git.errors import (
@@ -141,6 +143,26 @@ def deploy(context: Context, directory: Path) -> None:
         )
         with _told_already():
             app.hook.deploy(push, service, lambda: repository.move_ref(ref, old, commit))
+
+
+@server.command("retire", cls=Command, hidden=True)
+@click.argument("service", type=SERVICE)
+@click.argument("replicas", nargs=-1)
+@pass_context
+def retire(context: Context, service: ServiceName, replicas: tuple[str, ...]) -> None:
+    """Stop and remove old REPLICAS: what a deploy from a shell leaves running behind it."""
+    context.app.retirer.retire_now(service, replicas)
+
+
+def retire_elsewhere(service: ServiceName, replicas: Sequence[str]) -> None:
+    """Retire in a process of its own, so that the command need not wait for it."""
+    subprocess.Popen(
+        [sys.executable, "-m", "mypaas_git.cli", "server", "retire", service, *replicas],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,  # git waits as long as anybody holds its pipes
+        start_new_session=True,
+    )
 
 
 @server.command("post-receive", cls=Command, hidden=True)

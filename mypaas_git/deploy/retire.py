@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import structlog
@@ -16,14 +16,27 @@ from mypaas_git.runtime.base import Runtime
 log = structlog.get_logger()
 
 
+HandOver = Callable[[ServiceName, Sequence[str]], None]
+
+
 class Retirer:
     """Stops and removes old replicas, then images beyond ``keep`` releases.
 
-    ``grace`` is how many seconds a replica gets between SIGTERM and SIGKILL. What
-    a crash interrupts is found again by its label when the server next starts.
+    ``grace`` is how many seconds a replica gets between SIGTERM and SIGKILL. A process
+    that does not live as long gives the work to ``hand_over``. What a crash interrupts
+    is found again when the server next starts.
     """
 
-    def __init__(self, runtime: Runtime, ledger: Ledger, *, grace: float, keep: int) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        ledger: Ledger,
+        *,
+        grace: float,
+        keep: int,
+        hand_over: HandOver | None = None,
+    ) -> None:
+        self._hand_over = hand_over
         self._runtime = runtime
         self._ledger = ledger
         self._grace = grace
@@ -32,13 +45,17 @@ class Retirer:
 
     def retire(self, service: ServiceName, names: Sequence[str]) -> None:
         """Begin to take ``names`` away and return at once."""
-        self._pool.submit(self._retire, service, tuple(names))
+        if self._hand_over is not None:
+            self._hand_over(service, names)
+        else:
+            self._pool.submit(self.retire_now, service, names)
 
     def close(self) -> None:
         """Return once everything begun has ended."""
         self._pool.shutdown(wait=True)
 
-    def _retire(self, service: ServiceName, names: Sequence[str]) -> None:
+    def retire_now(self, service: ServiceName, names: Sequence[str]) -> None:
+        """Take ``names`` away and return when they are gone; faults are logged."""
         try:
             with ThreadPoolExecutor(max_workers=max(1, len(names))) as pool:
                 list(pool.map(self._take_away, names))
