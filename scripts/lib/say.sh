@@ -16,6 +16,9 @@ die() {
     exit 1
 }
 
+# Neither debootstrap nor the programs of a Python environment can live there.
+[[ $CLONE != *[[:space:]]* ]] || die "move the clone: its path has a space in it: $CLONE"
+
 # quietly NAME COMMAND…: the output goes to a log, which is shown when it fails.
 quietly() {
     local log=$LOGS/$1.log
