@@ -22,6 +22,7 @@ from mypaas_git.errors import (
     ServerRunning,
     ServiceBusy,
 )
+from mypaas_git.git.ingest import sweep
 from mypaas_git.git.receive import RefUpdate, receive_pack
 from mypaas_git.git.repository import Repository
 from mypaas_git.git.upload import refuse, upload_pack
@@ -86,6 +87,9 @@ class Server:
 
     def _recover(self) -> None:
         """Make what runs and is routed, and the branches, agree with the ledger."""
+        self._app.repositories.sweep()
+        for name in self._app.repositories.names():
+            self._clear(name)
         for service in self._app.reconciler.services():
             try:
                 with self._app.engine.locks.hold_now(service, "the starting server"):
@@ -96,6 +100,18 @@ class Server:
                 log.info("not-reconciled", service=service, why=str(error))
             except MypaasError as error:
                 log.error("not-reconciled", service=service, why=str(error))
+
+    def _clear(self, name: ServiceName) -> None:
+        """Remove what a push that was killed left in a repository."""
+        try:
+            with (
+                self._app.engine.locks.hold_now(name, "the starting server"),
+                self._app.repositories.open(name) as repository,
+            ):
+                repository.clear_locks()
+                sweep(repository.path / "objects", 0.0)
+        except MypaasError as error:
+            log.warning("not-cleared", service=name, why=str(error))
 
     def _restore_branch(self, service: ServiceName) -> None:
         """The branch names what is live, also when a crash came just before it moved."""

@@ -141,10 +141,13 @@ class Engine:
             self._stop(attempt, old, out)
         if spec.urls:
             out.step("Switching traffic")
-        attempt.switching = True
-        self._ledger.switching(release)
-        self._router.set(spec, [plan.name for plan in plans])
-        return self._ledger.live(release, down=attempt.down())
+        with self.locks.hold_routes():
+            # Somebody else may have gone live with one of our urls while we were building.
+            self._refuse_taken_urls(spec)
+            attempt.switching = True
+            self._ledger.switching(release)
+            self._router.set(spec, [plan.name for plan in plans])
+            return self._ledger.live(release, down=attempt.down())
 
     def _start(self, release: Release, plans: Sequence[ReplicaPlan], out: Progress) -> None:
         count = f"{len(plans)} container{'s' if len(plans) > 1 else ''}"

@@ -49,8 +49,15 @@ class ServiceLocks:
             yield
 
     @contextlib.contextmanager
-    def _open(self, service: ServiceName) -> Iterator[int]:
-        path = self._directory / f"{service}.lock"
+    def hold_routes(self) -> Iterator[None]:
+        """Hold what services share, their urls, for the moment of a switch."""
+        with self._open(".routes") as descriptor:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+
+    @contextlib.contextmanager
+    def _open(self, name: str) -> Iterator[int]:
+        path = self._directory / f"{name}.lock"
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             yield descriptor

@@ -28,6 +28,9 @@ MAX_LINK = 4095
 """Bytes of a symlink's target, Linux's PATH_MAX without its NUL."""
 MAX_DEPTH = 2048
 """Directories within each other, as git's own core.maxTreeDepth."""
+MAX_ENTRIES = 1_000_000
+MAX_SENT = 32 << 30
+"""Bytes of all files together. A few objects can name each other a billion times over."""
 CHUNK = 1 << 18
 """Bytes that are handed on at once."""
 DIRECTORY, SYMLINK = 0o040000, 0o120000
@@ -62,6 +65,8 @@ class _Context:
         self._when = when
         # Directories whose own header was written.
         self._made = {""}
+        self._seen = 0
+        self._sent = 0
 
     def stream(self, tree: str) -> Iterator[bytes]:
         buffer = bytearray()
@@ -82,6 +87,7 @@ class _Context:
                 walk.pop()
                 continue
             entry = directory.entries.pop()
+            self._count_entry()
             path = directory.path + _text(_name(directory.path, entry))
             excluded = path not in ALWAYS and self._ignore.excludes(path)
             if entry.mode == DIRECTORY:
@@ -97,6 +103,11 @@ class _Context:
             elif not excluded:
                 yield from self._make(directory.path.rstrip("/"))
                 yield from self._file(path, entry)
+
+    def _count_entry(self) -> None:
+        self._seen += 1
+        if self._seen > MAX_ENTRIES:
+            raise TreeRefused(f"the tree holds more than {MAX_ENTRIES} files and directories")
 
     def _directory(self, path: str, tree: str) -> _Directory:
         found: Tree = self._repository.tree(tree)
@@ -126,6 +137,9 @@ class _Context:
             yield self._header(path, SYMTYPE, 0o777, link=_target(path, blob.data))
             return
         data = blob.data
+        self._sent += len(data)
+        if self._sent > MAX_SENT:
+            raise TreeRefused(f"the tree's files take more than {MAX_SENT >> 30} GiB")
         yield self._header(path, REGTYPE, 0o755 if mode & 0o100 else 0o644, size=len(data))
         yield data
         yield bytes(-len(data) % BLOCKSIZE)

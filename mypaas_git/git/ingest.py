@@ -27,6 +27,7 @@ from mypaas_git.errors import GitRefused, PackRefused
 from mypaas_git.files import sync_directory
 from mypaas_git.git.check import BLOB, NAMES, Link, check_object
 from mypaas_git.git.deltas import Deltas, inflate
+from mypaas_git.git.kinds import Kinds
 from mypaas_git.git.packstream import MAX_PARSED, MIB, Entry, PackStream
 from mypaas_git.git.repository import Repository
 
@@ -43,11 +44,14 @@ def ingest(read: Callable[[int], bytes], repository: Repository, limit: int) -> 
     and then nothing is left behind.
     """
     objects = Path(os.fspath(repository.store.path))
-    _sweep(objects)
+    sweep(objects, DEAD_AFTER)
     try:
-        with tempfile.TemporaryDirectory(prefix=PREFIX, dir=objects) as quarantine:
+        with (
+            tempfile.TemporaryDirectory(prefix=PREFIX, dir=objects) as quarantine,
+            Kinds(repository.store) as kinds,
+        ):
             pack = Path(quarantine) / "new.pack"
-            checksum = _receive(read, pack, _Store(repository.store), limit)
+            checksum = _receive(read, pack, _Store(repository.store, kinds), limit)
             if checksum:
                 _migrate(pack, objects / "pack", checksum)
     except OSError as error:
@@ -106,20 +110,21 @@ def _migrate(pack: Path, packs: Path, checksum: bytes) -> None:
     sync_directory(packs)
 
 
-def _sweep(objects: Path) -> None:
-    """Remove what pushes that died left behind."""
+def sweep(objects: Path, dead_after: float) -> None:
+    """Remove what pushes left behind that have not moved for ``dead_after`` seconds."""
     for path in objects.glob(PREFIX + "*"):
         with suppress(FileNotFoundError):
             last = max(each.stat().st_mtime for each in (path, *path.iterdir()))
-            if last < time.time() - DEAD_AFTER:
+            if last < time.time() - dead_after:
                 shutil.rmtree(path, ignore_errors=True)
 
 
 class _Store:
     """The objects that the repository has already."""
 
-    def __init__(self, store: DiskObjectStore) -> None:
+    def __init__(self, store: DiskObjectStore, kinds: Kinds) -> None:
         self._store = store
+        self._kinds = kinds
         # Whatever the client was told of lies in these: the directory is not read each time.
         self._packs = store.packs
 
@@ -131,6 +136,9 @@ class _Store:
         except PackFileDisappeared:
             return sha_to_hex(raw) in self._store
         return self._store.contains_loose(sha_to_hex(raw))
+
+    def kind(self, id_: bytes) -> int:
+        return self._kinds.of(id_)
 
     def get(self, id_: bytes) -> tuple[int, bytes]:
         return self._store.get_raw(RawObjectID(id_))
@@ -175,8 +183,7 @@ class _Incoming:
                     f"shallow clone, 'git fetch --unshallow' first"
                 )
             else:
-                # A blob may be big, and whoever reads one checks that it is.
-                actual = self._store.get(raw)[0] if kind != BLOB else kind
+                actual = self._store.kind(raw)
             if actual != kind:
                 raise PackRefused(
                     f"{_text(id_)} is a {NAMES[actual]} where a {NAMES[kind]} must be"

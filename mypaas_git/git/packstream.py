@@ -24,6 +24,8 @@ MAX_OBJECT = 512 * MIB
 """Bytes of one object; git itself treats what is bigger specially."""
 MAX_PARSED = 64 * MIB
 """Bytes of one commit, tree or tag."""
+MIN_DELTA = 4
+"""Bytes of the shortest delta that git takes: two sizes and an instruction."""
 MAX_OBJECTS = 2_000_000
 """Objects of one pack; each takes some hundred bytes of memory."""
 MAX_UNFOLDED = 256 * MIB
@@ -127,6 +129,8 @@ class PackStream:
 
     def _delta(self, size: int) -> int:
         """Read a delta, and return how big its result says it will be."""
+        if size < MIN_DELTA:
+            raise PackBroken("a delta of the pack is malformed")
         head = b""
         for piece in self._inflated(size):
             head = (head + piece)[:32] if len(head) < 32 else head

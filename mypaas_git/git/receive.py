@@ -279,6 +279,7 @@ def _check_object(repository: Repository, update: RefUpdate) -> None:
     kind = repository.kind(update.new)
     if update.ref.startswith("refs/heads/") and kind != "commit":
         raise RefRefused(f"a branch must be at a commit, not at a {kind}")
+    repository.check_tag(update.new)
 
 
 def _undo(repository: Repository, moved: list[RefUpdate]) -> None:

@@ -16,7 +16,17 @@ import structlog
 from dulwich.errors import ChecksumMismatch, NotGitRepository, RefFormatError
 from dulwich.file import FileLocked
 from dulwich.object_store import DiskObjectStore
-from dulwich.objects import S_ISGITLINK, ZERO_SHA, Blob, Commit, ObjectID, ShaFile, Tag, Tree
+from dulwich.objects import (
+    S_ISGITLINK,
+    ZERO_SHA,
+    Blob,
+    Commit,
+    ObjectID,
+    ShaFile,
+    Tag,
+    Tree,
+    hex_to_sha,
+)
 from dulwich.refs import HEADREF, Ref
 from dulwich.repo import Repo
 
@@ -27,7 +37,9 @@ from mypaas_git.errors import (
     RepositoryMissing,
     TreeRefused,
 )
+from mypaas_git.git.check import NAMES
 from mypaas_git.git.context import context
+from mypaas_git.git.kinds import Kinds
 from mypaas_git.names import ServiceName
 from mypaas_git.progress import clean
 
@@ -74,6 +86,11 @@ class Repositories:
         if not self.exists(name):
             self._create(name)
         return self.open(name)
+
+    def sweep(self) -> None:
+        """Remove what a crash left half made; for a start, when nobody is making any."""
+        for path in self._root.glob(".new-*"):
+            shutil.rmtree(path, ignore_errors=True)
 
     def _create(self, name: ServiceName) -> None:
         self._root.mkdir(parents=True, exist_ok=True)
@@ -248,7 +265,27 @@ class Repository:
 
     def kind(self, id_: str) -> str:
         """``commit``, ``tree``, ``blob`` or ``tag``. Raises :class:`GitRefused`."""
-        return _text(self.object(id_).type_name)
+        try:
+            with Kinds(self.store) as kinds:
+                return NAMES[kinds.of(hex_to_sha(_id(id_)))]
+        except (KeyError, ValueError):
+            raise GitRefused(f"the object {clean(id_)} is missing") from None
+
+    def check_tag(self, id_: str) -> None:
+        """Raise :class:`GitRefused` for a tag of too many tags."""
+        for _ in range(MAX_PEELS):
+            if self.kind(id_) != "tag":
+                return
+            found = self.object(id_)
+            if isinstance(found, Tag):
+                id_ = _text(found.object[1])
+        raise GitRefused(f"a tag of a tag, more than {MAX_PEELS} times, is not stored here")
+
+    def clear_locks(self) -> None:
+        """Remove the lock files of refs; for a start, when nobody can hold one."""
+        for path in (*self.path.glob("*.lock"), *self.path.glob("refs/**/*.lock")):
+            log.warning("stale-lock-removed", path=str(path))
+            path.unlink(missing_ok=True)
 
     def object(self, id_: str) -> ShaFile:
         """Raises :class:`GitRefused` when it is missing or damaged."""

@@ -192,7 +192,7 @@ class _Served:
         )
 
     def _has(self, id_: ObjectID) -> bool:
-        return valid_hexsha(id_) and id_ in self.object_store
+        return id_ == id_.lower() and valid_hexsha(id_) and id_ in self.object_store
 
     def _advertise(self, refs: Mapping[Ref, ObjectID]) -> None:
         capabilities = [

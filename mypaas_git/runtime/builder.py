@@ -32,6 +32,7 @@ def build(
     for message in _messages(api, context, image, label):
         output.take(message)
     output.end()
+    output.check()
 
 
 def _messages(
@@ -62,15 +63,19 @@ class _Output:
 
     def __init__(self, log: Callable[[str], None]) -> None:
         self._log = log
+        self._built = False
         self._partial = ""
         self._step = ""
         self._last = ""
         self._steps = (0, 0)
 
     def take(self, message: Mapping[str, Any]) -> None:
-        if "error" in message:
+        # Faults of the context come, late, as the message of a failed request.
+        error = message.get("error", message.get("message"))
+        if error is not None:
             self.end()
-            raise BuildFailed(self._fault(str(message["error"])))
+            raise BuildFailed(self._fault(str(error)))
+        self._built = self._built or "ID" in (message.get("aux") or {})
         if "stream" in message:
             *lines, self._partial = (self._partial + message["stream"]).split("\n")
             for line in lines:
@@ -80,6 +85,13 @@ class _Output:
         elif "status" in message and not message.get("progressDetail"):
             about = f"{message['id']}: " if "id" in message else ""
             self._line(about + message["status"])
+
+    def check(self) -> None:
+        """Raise BuildFailed unless there is an image."""
+        if not self._built:
+            raise BuildFailed(
+                f"the builder ended without an image, after {self._step or 'nothing'}"
+            )
 
     def end(self) -> None:
         self._line(self._partial)

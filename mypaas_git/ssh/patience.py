@@ -15,6 +15,8 @@ WAKE_SECONDS = 5.0
 """How often an idle connection looks round; whoever closes it wakes it anyway."""
 READ_BYTES = 256 * 1024
 QUICK_ACK_BYTES = 64 * 1024
+STALL_SECONDS = 10.0
+"""How long a client may leave no room for what we send before it counts as gone."""
 VANISHED_SECONDS = 120
 """How long a peer may leave what we sent without an acknowledgement."""
 
@@ -31,6 +33,7 @@ class PatientSocket(socket.socket):
         super().__init__(fileno=fileno)
         self._deadline: float | None = time.monotonic() + login_seconds
         self._received = 0
+        self._stalled_since: float | None = None
         self._ahead = b""
         self._at = 0
         with contextlib.suppress(OSError):  # lost already; reading will tell
@@ -83,7 +86,18 @@ class PatientSocket(socket.socket):
     def send(self, data: Any, flags: int = 0) -> int:
         if self.overdue:
             raise BrokenPipeError
-        return super().send(data, flags)
+        try:
+            sent = super().send(data, flags)
+        except TimeoutError:
+            if self._stalled_since is None:
+                self._stalled_since = time.monotonic() - WAKE_SECONDS
+            if time.monotonic() - self._stalled_since < STALL_SECONDS:
+                raise
+            # Half a packet may be out: nothing that makes sense could follow it.
+            self.close()
+            raise BrokenPipeError from None
+        self._stalled_since = None
+        return sent
 
     def close(self) -> None:
         with contextlib.suppress(OSError):

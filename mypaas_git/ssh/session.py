@@ -29,6 +29,7 @@ from mypaas_git.access.policy import Identity
 from mypaas_git.access.publickey import fingerprint
 from mypaas_git.errors import AccessDenied, GitRefused, MypaasError, UsageError
 from mypaas_git.progress import clean, clean_lines
+from mypaas_git.ssh import patience
 from mypaas_git.ssh.patience import PatientSocket
 from mypaas_git.ssh.transport import ServerTransport
 
@@ -95,6 +96,10 @@ class Stream:
         """Write one clean line behind our name to the standard error."""
         self.write_error(f"mypaas: {clean(text)}{self._line_end}".encode())
 
+    def end_input(self) -> None:
+        """Let whoever waits for input find its end."""
+        self._channel.in_buffer.close()
+
     def finish(self, code: int) -> None:
         """End the command: its exit status goes after all data and before the close."""
         with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
@@ -112,7 +117,10 @@ class Stream:
         view = memoryview(data)
         while view:
             try:
+                # Nobody reads while we write: the time-out is for this direction alone.
+                self._channel.settimeout(patience.STALL_SECONDS)
                 sent = send(bytes(view[:CHUNK]))
+                self._channel.settimeout(None)
             except (OSError, EOFError, paramiko.SSHException) as error:
                 raise ClientGone from error
             if sent == 0:
@@ -197,7 +205,7 @@ class Session:
     ) -> None:
         self.id = secrets.token_hex(4)
         self._command = command
-        self._stream = stream
+        self.stream = stream
         self._identify = identify
         self._backend = backend
         self._has_terminal = has_terminal
@@ -218,7 +226,7 @@ class Session:
             self._log.exception("internal error")
             self._say(f"internal error, session {self.id}")
         finally:
-            self._stream.finish(code if 0 <= code <= 255 else 1)
+            self.stream.finish(code if 0 <= code <= 255 else 1)
 
     def _dispatch(self) -> int:
         if self._command is None:
@@ -230,20 +238,20 @@ class Session:
         identity = self._identify()
         if isinstance(request, GitRequest):
             self._log.info("git", verb=request.verb, path=request.path)
-            return self._backend.git(identity, request.verb, request.path, self._stream)
+            return self._backend.git(identity, request.verb, request.path, self.stream)
         self._log.info("command", argv=request)
-        return self._backend.command(identity, request, self._stream)
+        return self._backend.command(identity, request, self.stream)
 
     def _report(self, error: MypaasError) -> None:
         self._say(error.message)
         with contextlib.suppress(ClientGone):
             for detail in error.details:
                 for line in clean_lines(detail):
-                    self._stream.write_error(f"  {line}\n".encode())
+                    self.stream.write_error(f"  {line}\n".encode())
 
     def _say(self, text: str) -> None:
         with contextlib.suppress(ClientGone):
-            self._stream.say(text)
+            self.stream.say(text)
 
 
 class Connection(paramiko.ServerInterface):
@@ -266,7 +274,7 @@ class Connection(paramiko.ServerInterface):
         self._with_terminal: set[int] = set()
         self._busy: set[int] = set()
         self._lock = threading.Lock()
-        self._sessions: set[threading.Thread] = set()
+        self._sessions: dict[threading.Thread, Session] = {}
         self._stopping = threading.Event()
         self._log: Any = structlog.get_logger().bind(peer=peer, connection=secrets.token_hex(4))
 
@@ -322,8 +330,12 @@ class Connection(paramiko.ServerInterface):
         return bool(self._busy)
 
     def refuse_commands(self) -> None:
-        """From now on answer that the server is about to stop."""
+        """From now on answer that the server is about to stop, and wait for no input."""
         self._stopping.set()
+        with self._lock:
+            running = list(self._sessions.values())
+        for session in running:
+            session.stream.end_input()
 
     # What paramiko asks, in the transport's thread.
 
@@ -352,9 +364,10 @@ class Connection(paramiko.ServerInterface):
         self._busy.add(number)
         has_terminal = number in self._with_terminal
         line_end = "\r\n" if has_terminal else "\n"
+        stream = Stream(channel, self.transport.gone(channel), self._stopping, line_end)
         session = Session(
             command,
-            Stream(channel, self.transport.gone(channel), self._stopping, line_end),
+            stream,
             identify=self.identify,
             backend=self._backend,
             has_terminal=has_terminal,
@@ -368,7 +381,7 @@ class Connection(paramiko.ServerInterface):
             target=self._run, args=[session], name=f"session-{session.id}", daemon=True
         )
         with self._lock:
-            self._sessions.add(thread)
+            self._sessions[thread] = session
         thread.start()
 
     def _run(self, session: Session) -> None:
@@ -376,4 +389,4 @@ class Connection(paramiko.ServerInterface):
             session.run()
         finally:
             with self._lock:
-                self._sessions.discard(threading.current_thread())
+                self._sessions.pop(threading.current_thread(), None)

@@ -275,3 +275,86 @@ def test_an_unforeseen_error_is_one_line(paas: Paas) -> None:
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
     assert "Traceback" not in done.stderr
+
+
+def test_rivals_for_a_url_at_once(paas: Paas, tmp_path: Path) -> None:
+    """Of services that claim one address at the same time, one gets it (T47)."""
+    host, names = unique("rival"), [unique() for _ in range(3)]
+    pushing = []
+    for name in names:
+        app = make_app(
+            tmp_path, web_dockerfile(f"url=http://{host}.test", page=name), name=name
+        )
+        pushing.append(
+            subprocess.Popen(
+                ["git", "-C", str(app), "push", paas.url(name), "main"],
+                env=clean_env(paas.git_env()),
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+    said = [each.communicate(timeout=120)[1] for each in pushing]
+    won = [name for name, each in zip(names, pushing, strict=True) if each.returncode == 0]
+    assert len(won) == 1, said
+    assert paas.get(f"http://{host}.test/").text == won[0]
+    assert sum(f"belongs to the service '{won[0]}'" in each for each in said) == 2
+
+
+def test_what_a_crash_left_in_the_repositories(
+    new_paas: Callable[[], Paas], tmp_path: Path
+) -> None:
+    """A start removes quarantines, half-made repositories and locks of the dead."""
+    paas, name = new_paas(), unique()
+    paas.start()
+    paas.deploy(make_app(tmp_path, web_dockerfile(f"url=http://{name}.test", "scale=1")), name)
+    paas.stop()
+    repository = paas.home / "repos" / f"{name}.git"
+    left = [
+        repository / "objects" / "incoming-dead",
+        paas.home / "repos" / ".new-dead",
+        repository / "refs" / "heads" / "main.lock",
+    ]
+    for path in left[:2]:
+        path.mkdir()
+    left[2].touch()
+    paas.start()
+    assert not any(path.exists() for path in left)
+
+
+def test_a_context_that_docker_cannot_take(paas: Paas, tmp_path: Path) -> None:
+    """What the builder says late, about the files it got, is the build's failure."""
+    name, long = unique(), "x" * 300
+    app = make_app(tmp_path, web_dockerfile())
+    # No file system has room for the name, so the tree is made without one.
+    blob = git(app, "hash-object", "-w", "--stdin", stdin="x").stdout.strip()
+    listed = git(app, "ls-tree", "HEAD").stdout + f"100644 blob {blob}\t{long}\n"
+    tree = git(app, "mktree", stdin=listed).stdout.strip()
+    made = git(app, "commit-tree", tree, "-m", "long").stdout.strip()
+    done = paas.push(app, name, f"{made}:refs/heads/main")
+    assert done.returncode == 1
+    assert re.search(r"\(build-failed: .*file name too long", done.stderr), done.stderr
+
+
+def test_a_pusher_who_stops_reading(paas: Paas, tmp_path: Path) -> None:
+    """The deploy goes on without an audience, and the next pusher need not wait long (T14)."""
+    name = unique()
+    chatty = web_dockerfile(
+        f"url=http://{name}.test",
+        run="i=0; while [ $i -lt 90000 ]; do i=$((i+1)); echo $i; done",
+    )
+    app = make_app(tmp_path, chatty)
+    with subprocess.Popen(
+        ["git", "-C", str(app), "push", paas.url(name), "main"],
+        env=clean_env(paas.git_env()),
+        stderr=subprocess.PIPE,  # and nobody reads it
+    ) as pushing:
+        try:
+            wait_until(
+                lambda: "live" in paas.cli("releases", name).stdout,
+                "it is live",
+                seconds=60,
+                every=0.5,
+            )
+        finally:
+            pushing.kill()
+    assert paas.get(f"http://{name}.test/").text == "hello\n"

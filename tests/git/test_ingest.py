@@ -327,6 +327,43 @@ def test_parent_of_the_wrong_kind_here_already(repository: Repository) -> None:
             take(repository, pack(entry(COMMIT, bad)))
 
 
+def test_file_that_is_a_tree_here_already(repository: Repository) -> None:
+    """T21: an entry cannot pass off as a file what the store holds as something else."""
+    take(repository, packs.whole((b"100644", b"a", A_ID), blobs=(A,)))
+    inner = object_id(TREE, packs.tree((b"100644", b"a", A_ID)))
+    before = sorted(Path(os.fspath(repository.store.path)).rglob("*"))
+    with pytest.raises(PackRefused, match="is a tree where a blob must be"):
+        take(repository, packs.whole((b"100644", b"bad", inner)))
+    assert sorted(Path(os.fspath(repository.store.path)).rglob("*")) == before
+    # Good links into the store are let in, to deltas too.
+    take(repository, packs.whole((b"100644", b"b", A_ID), (b"40000", b"c", inner)))
+
+
+def test_kinds_without_unfolding(repository: Repository, tmp_path: Path) -> None:
+    """What git packs as deltas is of the kind of its base."""
+    path = tmp_path / "real"
+    path.mkdir()
+    git(path, "init", "-q", "-b", "main")
+    lines = [f"line {number}\n" for number in range(500)]
+    for number in range(20):
+        lines[number] = f"changed {number}\n"
+        commit_files(path, {"file": "".join(lines), f"dir/{number}": str(number)})
+    data = subprocess.run(
+        ["git", "-C", str(path), "pack-objects", "--stdout", "--revs", "-q"],
+        input=b"HEAD\n",
+        capture_output=True,
+        check=True,
+        env=clean_env(),
+    ).stdout
+    take(repository, data)
+    listed = git(
+        path, "cat-file", "--batch-check=%(objectname) %(objecttype)", "--batch-all-objects"
+    ).stdout
+    for line in listed.splitlines():
+        id_, kind = line.split()
+        assert repository.kind(id_) == kind
+
+
 def test_limit(repository: Repository) -> None:
     """A pack that is too long names the figure and the setting (T29)."""
     with pytest.raises(PackRefused, match=r"limit of 50 bytes \(\[git\] max_pack_size\)"):

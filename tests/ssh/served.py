@@ -83,6 +83,22 @@ class Obedient:
         stream.write(b"ended well")
         return 0
 
+    def do_flood(self, stream: Stream) -> int:
+        self.running.set()
+        try:
+            while True:
+                stream.write(b"x" * 60_000)
+        except OSError:
+            self.saw_gone.set()
+        return 1
+
+    def do_take(self, stream: Stream) -> int:
+        self.running.set()
+        while stream.read(1000):
+            pass
+        self.saw_gone.set()
+        return 0
+
     def do_follow(self, stream: Stream) -> int:
         self.running.set()
         if stream.wait_gone(20):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import time
@@ -22,6 +23,7 @@ from support.stockgit import clean_env
 
 from mypaas_git.access.keys import KeyFile
 from mypaas_git.errors import SettingsError
+from mypaas_git.ssh import patience
 from mypaas_git.ssh.hostkeys import known_hosts_line
 from mypaas_git.ssh.listener import Listener
 
@@ -312,6 +314,31 @@ def test_stop_waits_for_commands(served: Served) -> None:
         served.listener.stop(grace=10)
         output, errors = process.communicate(timeout=10)
     assert (process.returncode, output, errors) == (0, b"ended well", b"")
+
+
+def test_who_stops_reading_is_left_behind(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """T14: a client that leaves no room for output counts as gone after a while."""
+    monkeypatch.setattr(patience, "STALL_SECONDS", 0.3)
+    key = served.new_key("alice")
+    with served.popen("flood", key=key) as process:
+        assert served.backend.running.wait(10)
+        process.send_signal(signal.SIGSTOP)
+        try:
+            assert served.backend.saw_gone.wait(20)
+        finally:
+            process.kill()
+
+
+def test_stop_waits_for_no_input(served: Served) -> None:
+    """A client that has more to send does not keep the server from stopping."""
+    key = served.new_key("alice")
+    with served.popen("take", key=key) as process:
+        assert served.backend.running.wait(10)
+        served.listener.stop(grace=30)
+        assert served.backend.saw_gone.is_set()
+        process.communicate(timeout=10)
 
 
 def test_stop_is_not_held_up(served: Served) -> None:
