@@ -338,10 +338,10 @@ def test_a_context_that_docker_cannot_take(paas: Paas, tmp_path: Path) -> None:
 def test_a_pusher_who_stops_reading(paas: Paas, tmp_path: Path) -> None:
     """The deploy goes on without an audience, and the next pusher need not wait long (T14)."""
     name = unique()
-    chatty = web_dockerfile(
-        f"url=http://{name}.test",
-        run="i=0; while [ $i -lt 90000 ]; do i=$((i+1)); echo $i; done",
-    )
+    # Far more than the client's window and its pipe take, and never from the cache.
+    line = f"{name}-" + "x" * 60
+    run = f"i=0; while [ $i -lt 90000 ]; do i=$((i+1)); echo $i {line}; done"
+    chatty = web_dockerfile(f"url=http://{name}.test", run=run)
     app = make_app(tmp_path, chatty)
     with subprocess.Popen(
         ["git", "-C", str(app), "push", paas.url(name), "main"],
