@@ -88,7 +88,7 @@ class Engine:
         self._runtime.check()
         self._router.check()
         self._refuse_taken_urls(request.spec)
-        self._reconciler.reconcile_broken(request.spec.service)
+        self._repair(request.spec.service)
         release = self._begin(request)
         with self._recorded(release) as record:
             out = Tee(progress, record)
@@ -113,6 +113,13 @@ class Engine:
     def output(self, release: Release) -> Path:
         """Where the build and deploy log of ``release`` is kept."""
         return self._outputs / release.service / f"{release.label}.log"
+
+    def _repair(self, service: ServiceName) -> None:
+        """Mend what a deploy before left broken; what cannot be is about to be replaced."""
+        try:
+            self._reconciler.reconcile_broken(service)
+        except MypaasError as fault:
+            log.warning("not-repaired", service=service, error=str(fault))
 
     def _begin(self, request: Request) -> Release:
         return self._ledger.begin(

@@ -259,6 +259,18 @@ def test_a_dead_replica_is_brought_back_first(paas: Paas, tmp_path: Path) -> Non
     wait_until(lambda: paas.get(f"http://{name}.test/").status == 200, "v1 serves again")
 
 
+def test_a_release_that_cannot_be_brought_back(paas: Paas, tmp_path: Path) -> None:
+    """With container and image gone there is nothing to repair, and the next push works."""
+    name = unique()
+    app = make_app(tmp_path, web_dockerfile(f"url=http://{name}.test", "scale=1"))
+    paas.deploy(app, name)
+    engine.docker("rm", "-f", f"{paas.namespace}.{name}.v1.1")
+    engine.docker("rmi", "-f", f"{paas.namespace}/{name}:v1")
+    commit(app, {"x": "1"})
+    paas.deploy(app, name)
+    assert paas.get(f"http://{name}.test/").text == "hello\n"
+
+
 def test_an_unforeseen_error_is_one_line(paas: Paas) -> None:
     """People get a line, the admin a file with the rest."""
     broken = paas.root / "broken"
