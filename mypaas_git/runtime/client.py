@@ -56,11 +56,14 @@ def _connect() -> docker.APIClient:
 
 @contextlib.contextmanager
 def engine_errors() -> Iterator[None]:
-    """Turn "nobody answers" into EngineDown; what the engine answered passes through."""
+    """Turn whatever the engine does not do into EngineDown.
+
+    A refusal that means something is handled inside, where its meaning is known.
+    """
     try:
         yield
-    except APIError:
-        raise
+    except APIError as error:
+        raise EngineDown(f"the Docker Engine failed: {explanation(error)}") from error
     except _LOST as error:
         raise EngineDown(
             "the Docker Engine does not answer; start it with: systemctl start docker"
