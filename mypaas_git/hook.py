@@ -161,7 +161,12 @@ def _refuse_moved(push: Push, expected: str | None) -> None:
 
 def put_back(push: Push) -> None:
     """Have the branch name again what it named before, unless somebody else moved it."""
-    if push.repository.ref(push.update.ref) == push.update.new:
+    if push.repository.ref(push.update.ref) != push.update.new:
+        return
+    try:
         push.repository.move_ref(push.update.ref, push.update.new, push.update.old)
-        where = push.update.old[:7] if push.update.old else "not there"
-        push.progress.detail(f"{push.branch} is {where} again")
+    except MypaasError as error:  # it must not hide why the deploy failed
+        push.progress.warning(f"{push.branch} was not put back: {error.message}")
+        return
+    where = push.update.old[:7] if push.update.old else "not there"
+    push.progress.detail(f"{push.branch} is {where} again")

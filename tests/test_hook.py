@@ -69,6 +69,15 @@ def test_without_a_usable_home(paas: Paas, bare: Path, tmp_path: Path) -> None:
     assert git(bare, "branch", "--list").stdout == ""
 
 
+def test_a_tag_needs_no_home(paas: Paas, bare: Path, tmp_path: Path) -> None:
+    """What would not be deployed anyway is stored, whatever state the home is in."""
+    app = make_app(tmp_path, web_dockerfile())
+    git(app, "tag", "v1.0")
+    env = hook_env(paas) | {"MYPAAS_HOME": str(tmp_path / "nowhere")}
+    git(app, "push", str(bare), "v1.0", env=env)
+    assert git(bare, "tag", "--list").stdout.strip() == "v1.0"
+
+
 def test_the_pusher_does_not_wait_for_old_containers(
     paas: Paas, bare: Path, tmp_path: Path
 ) -> None:

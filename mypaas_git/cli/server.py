@@ -179,7 +179,10 @@ def post_receive(context: Context) -> None:
             push = Push(repository, update, context.identity, _progress(context))
             try:
                 app = context.app
-            except MypaasError as error:  # nothing can be deployed, so nothing may seem to be
+            except MypaasError as error:
+                if not update.ref.startswith("refs/heads/"):
+                    continue  # a tag is stored, whatever state our home is in
+                # Nothing can be deployed, so nothing may seem to be.
                 put_back(push)
                 push.progress.warning(f"{error.code}: {error.message}; nothing was deployed")
                 failed = True

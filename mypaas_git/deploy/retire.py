@@ -62,7 +62,7 @@ class Retirer:
             self.prune(service)
         except MypaasError as error:
             log.warning("retire-failed", service=service, replicas=names, error=str(error))
-        except Exception:
+        except Exception:  # in a thread of its own: nobody else would hear of it
             log.exception("retire-failed", service=service, replicas=names)
 
     def _take_away(self, name: str) -> None:

@@ -16,7 +16,7 @@ from docker.errors import APIError, NotFound
 from docker.types import LogConfig, Mount
 
 from mypaas_git.directives.model import Publish, Volume
-from mypaas_git.errors import PortInUse, StartFailed
+from mypaas_git.errors import NameRefused, PortInUse, StartFailed
 from mypaas_git.names import ServiceName, release_label
 from mypaas_git.runtime.base import Replica, ReplicaPlan
 from mypaas_git.runtime.builder import build
@@ -154,12 +154,16 @@ class DockerRuntime:
             )
 
     def images(self, service: ServiceName) -> list[int]:
+        # By its label too: somebody else may have given an image a name like ours.
+        ours = {"label": f"{NAMESPACE}={self._namespace}"}
         with engine_errors():
-            rows = self._client.api.images(self._repository(service))
+            rows = self._client.api.images(self._repository(service), filters=ours)
         tags = [tag.rpartition(":")[2] for row in rows for tag in row["RepoTags"] or []]
         return sorted(int(tag[1:]) for tag in tags if re.fullmatch(r"v[1-9][0-9]*", tag))
 
     def remove_image(self, service: ServiceName, release: int) -> None:
+        if release not in self.images(service):
+            return
         with engine_errors(), contextlib.suppress(APIError):
             self._client.api.remove_image(self._image(service, release))
 
@@ -198,14 +202,18 @@ class DockerRuntime:
         Labels prove nothing: a container inherits those that a Dockerfile sets.
         """
         name = data["Name"].removeprefix(f"/{self._namespace}.")
-        parts = re.fullmatch(r"([a-z0-9-]{1,63})\.v([1-9][0-9]{0,8})\.[1-9][0-9]*", name)
+        parts = re.fullmatch(r"([^.]+)\.v([1-9][0-9]{0,8})\.[1-9][0-9]*", name)
         if parts is None or not data["Name"].startswith(f"/{self._namespace}."):
+            return None
+        try:
+            service = ServiceName.parse(parts[1])
+        except NameRefused:
             return None
         state = data["State"]
         network = data["NetworkSettings"]["Networks"].get(self._network) or {}
         return Replica(
             name=name,
-            service=ServiceName(parts[1]),
+            service=service,
             release=int(parts[2]),
             state=state["Status"],
             exit_code=state["ExitCode"],

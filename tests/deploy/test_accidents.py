@@ -189,6 +189,26 @@ def test_labels_of_strangers(new_paas: Callable[[], Paas], tmp_path: Path) -> No
         engine.docker("rm", "-f", stranger)
 
 
+def test_images_of_strangers(new_paas: Callable[[], Paas], tmp_path: Path) -> None:
+    """An image that only has a name like ours outlives pruning; our own old ones do not."""
+    paas, name = new_paas(), unique()
+    config = paas.home / "config.toml"
+    config.write_text(config.read_text().replace("# keep_releases = 5", "keep_releases = 1"))
+    paas.start()
+    app = make_app(tmp_path, web_dockerfile(f"url=http://{name}.test"))
+    repository = f"{paas.namespace}/{name}"
+    engine.docker("tag", BASE, f"{repository}:v99")
+    for number in range(2):
+        commit(app, {"x": str(number)})
+        paas.deploy(app, name)
+
+    def tags() -> set[str]:
+        return set(engine.docker("images", repository, "--format", "{{.Tag}}").split())
+
+    wait_until(lambda: "v1" not in tags(), "v1's image is gone")
+    assert tags() == {"v2", "v99"}
+
+
 def test_a_log_that_cannot_be_kept(paas: Paas, tmp_path: Path) -> None:
     """A good deploy is not failed by the disk of its log."""
     name = unique()

@@ -142,7 +142,7 @@ class GitServer:
                 connection, _ = self._listener.accept()
             except OSError:
                 return
-            self._start(lambda connection=connection: self._serve(connection))  # type: ignore[misc]
+            self._start(lambda connection=connection: self._serve(connection))  # type: ignore[misc] # mypy cannot infer a default's type
 
     def _serve(self, connection: socket.socket) -> None:
         with connection:

@@ -146,7 +146,7 @@ def test_deltas(repository: Repository) -> None:
             entry(COMMIT, packs.commit(object_id(TREE, top))),
         ),
     )
-    assert repository.store[object_id(BLOB, d).hex().encode()].as_raw_string() == d  # type: ignore[index]
+    assert repository.store[object_id(BLOB, d).hex().encode()].as_raw_string() == d  # type: ignore[index] # plain bytes are ids too
     assert git(Path(repository.dulwich.path), "fsck", "--strict", "--full").returncode == 0
 
 
@@ -234,7 +234,7 @@ def test_long_chain(repository: Repository) -> None:
         entries.append(ref_delta(object_id(BLOB, base), packs.insert(base, text)))
         base = text
     take(repository, pack(*entries))
-    assert object_id(BLOB, b"4999").hex().encode() in repository.store  # type: ignore[operator]
+    assert object_id(BLOB, b"4999").hex().encode() in repository.store  # type: ignore[operator] # as above
 
 
 @pytest.mark.parametrize(
