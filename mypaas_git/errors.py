@@ -20,6 +20,8 @@
     ├── ServiceMissing        service-missing
     ├── ReleaseMissing        release-missing
     ├── ServiceBusy           service-busy        somebody else is deploying it
+    ├── Cancelled             cancelled           whoever asked for it left
+    ├── Superseded            superseded          a newer push took its turn
     ├── EngineDown            engine-down         the Docker Engine does not answer
     ├── BuildFailed           build-failed
     ├── StartFailed           start-failed        the container could not be started
@@ -122,6 +124,14 @@ class ReleaseMissing(MypaasError):
 
 class ServiceBusy(MypaasError):
     code = "service-busy"
+
+
+class Cancelled(MypaasError):
+    code = "cancelled"
+
+
+class Superseded(MypaasError):
+    code = "superseded"
 
 
 class EngineDown(MypaasError):

@@ -25,7 +25,7 @@ from mypaas_git.names import ServiceName
 from mypaas_git.progress import LineProgress, Progress, Tee
 from mypaas_git.routing.rules import owner_of
 from mypaas_git.routing.traefik import Traefik
-from mypaas_git.runtime.base import Replica, ReplicaPlan, Runtime
+from mypaas_git.runtime.base import BuildPlan, Replica, ReplicaPlan, Runtime
 
 log = structlog.get_logger()
 
@@ -133,7 +133,8 @@ class Engine:
     def _bring_live(self, attempt: _Attempt, request: Request, out: Progress) -> Release:
         spec, number = request.spec, attempt.release.number
         out.step(f"Building {spec.service} from Dockerfile")
-        image = self._runtime.build(spec.service, number, request.context(), out.detail)
+        plan = BuildPlan(spec.service, number, request.context(), secrets=request.env)
+        image = self._runtime.build(plan, out.detail)
         release = self._ledger.starting(attempt.release, image)
         old = [r for r in self._runtime.replicas(spec.service) if r.release != number]
         attempt.replaced = [replica.name for replica in old]

@@ -31,6 +31,23 @@ class ReplicaPlan:
 
 
 @dataclass(frozen=True)
+class BuildPlan:
+    """One image to be made, of the tar stream ``context``.
+
+    ``secrets`` can be mounted by the Dockerfile (``RUN --mount=type=secret,id=KEY``) where
+    the builder knows how. ``cancelled`` tells whether nobody wants the image any more;
+    ``keep`` is told the id of each layer that was made, for when the build fails.
+    """
+
+    service: ServiceName
+    release: int
+    context: Iterable[bytes] = field(repr=False)
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    cancelled: Callable[[], bool] = lambda: False
+    keep: Callable[[str], None] = lambda _: None
+
+
+@dataclass(frozen=True)
 class Replica:
     """One container that exists.
 
@@ -59,16 +76,11 @@ class Runtime(Protocol):
     def check(self) -> None:
         """Raise EngineDown unless the engine answers."""
 
-    def build(
-        self,
-        service: ServiceName,
-        release: int,
-        context: Iterable[bytes],
-        log: Callable[[str], None],
-    ) -> str:
-        """Build the tar stream ``context`` and return the image's name.
+    def build(self, plan: BuildPlan, log: Callable[[str], None]) -> str:
+        """Build an image as planned and return its name.
 
-        Every line of the build's output goes to ``log`` as it comes. Raises BuildFailed.
+        Every line of the build's output goes to ``log`` as it comes. Raises BuildFailed,
+        and Cancelled soon after ``plan.cancelled()`` has become true.
         """
 
     def create(self, plan: ReplicaPlan) -> None:

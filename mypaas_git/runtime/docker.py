@@ -18,7 +18,7 @@ from docker.types import LogConfig, Mount
 from mypaas_git.directives.model import Publish, Volume
 from mypaas_git.errors import NameRefused, PortInUse, StartFailed
 from mypaas_git.names import ServiceName, release_label
-from mypaas_git.runtime.base import Replica, ReplicaPlan
+from mypaas_git.runtime.base import BuildPlan, Replica, ReplicaPlan
 from mypaas_git.runtime.builder import build
 from mypaas_git.runtime.client import Client, engine_errors, explanation
 
@@ -60,15 +60,9 @@ class DockerRuntime:
                     labels={NAMESPACE: self._namespace},
                 )
 
-    def build(
-        self,
-        service: ServiceName,
-        release: int,
-        context: Iterable[bytes],
-        log: Callable[[str], None],
-    ) -> str:
-        image = self._image(service, release)
-        build(self._client.api, context, image, (NAMESPACE, self._namespace), log)
+    def build(self, plan: BuildPlan, log: Callable[[str], None]) -> str:
+        image = self._image(plan.service, plan.release)
+        build(self._client.api, plan.context, image, (NAMESPACE, self._namespace), log)
         return image
 
     def create(self, plan: ReplicaPlan) -> None:
