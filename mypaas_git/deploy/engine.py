@@ -133,8 +133,8 @@ class Engine:
     def _bring_live(self, attempt: _Attempt, request: Request, out: Progress) -> Release:
         spec, number = request.spec, attempt.release.number
         out.step(f"Building {spec.service} from Dockerfile")
-        plan = BuildPlan(spec.service, number, request.context(), secrets=request.env)
-        image = self._runtime.build(plan, out.detail)
+        build = BuildPlan(spec.service, number, request.context(), secrets=request.env)
+        image = self._runtime.build(build, out.detail)
         release = self._ledger.starting(attempt.release, image)
         old = [r for r in self._runtime.replicas(spec.service) if r.release != number]
         attempt.replaced = [replica.name for replica in old]
