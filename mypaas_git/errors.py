@@ -57,6 +57,10 @@ class MypaasError(Exception):
         self.details = tuple(details)
         self.fate = ""
 
+    def ending(self, fate: str) -> MypaasError:
+        """The same fault, whose message ends with what became of the service."""
+        return type(self)(f"{self.message}; {self.fate or fate}", details=self.details)
+
 
 class UsageError(MypaasError):
     code = "usage"

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent / "mypaas_git"
-BOTTOM = {"errors", "names", "files"}
+BOTTOM = {"errors", "names", "files", "failpoints"}
 MAY_IMPORT = {
     "errors": set(),
     "files": set(),
     "names": {"errors"},
+    "failpoints": {"errors"},
     "progress": BOTTOM,
     "settings": BOTTOM,
     "directives": BOTTOM,
@@ -23,7 +24,8 @@ MAY_IMPORT = {
     "routing": BOTTOM | {"directives"},
     "ledger": BOTTOM | {"directives"},
     "deploy": BOTTOM | {"ledger", "runtime.base", "routing", "directives", "progress"},
-    "hook": BOTTOM | {"access", "directives", "deploy", "git", "progress"},
+    "hook": BOTTOM | {"access", "directives", "deploy", "git", "ledger", "progress"},
+    "operations": BOTTOM | {"access", "deploy", "git", "hook", "ledger", "progress"},
 }
 # The composition root, the server that it makes, and the commands know everybody.
 UNBOUND = {"app", "server", "cli"}
