@@ -60,7 +60,9 @@ class Http:
 
 @dataclass(frozen=True)
 class Docker:
-    """``health_timeout`` and ``drain_timeout`` are in seconds."""
+    """``health_timeout``, ``drain_timeout`` and ``stop_timeout`` are in seconds, ``low_disk``
+    is in bytes.
+    """
 
     namespace: str = "mypaas"
     network: str = ""
@@ -68,8 +70,11 @@ class Docker:
     keep_releases: int = 5
     builder: str = "auto"
     engine: str = "docker"
+    builds: int = 2
     health_timeout: float = 60.0
-    drain_timeout: float = 10.0
+    drain_timeout: float = 30.0
+    stop_timeout: float = 10.0
+    low_disk: int = 2 << 30
 
 
 @dataclass(frozen=True)
@@ -246,6 +251,7 @@ _RULES: dict[str, tuple[Callable[[Any], object], str]] = {
         "is not the name of a Docker network",
     ),
     "[docker] keep_releases": (lambda v: 1 <= v <= 1000, "must lie between 1 and 1000"),
+    "[docker] builds": (lambda v: 1 <= v <= 100, "must lie between 1 and 100"),
     "[docker] builder": (
         lambda v: v in ("auto", "classic"),
         'is not supported; use "auto" or "classic"',
@@ -320,7 +326,10 @@ namespace = {namespace}  # label value and prefix of everything that is created
 # traefik_image = "traefik:v3.7"
 # keep_releases = 5
 # health_timeout = "60s"  # how long a new release may take to get ready
-# drain_timeout = "10s"  # how long an old replica may take to stop
+# drain_timeout = "30s"  # how long requests in flight on an old replica may take to end
+# stop_timeout = "10s"  # how long it may then take to stop
+# builds = 2  # how many builds may run at once
+# low_disk = "2g"  # a pusher is told when less is free before a build
 
 [git]
 # branches = ["main", "master"]  # a push to one of these deploys

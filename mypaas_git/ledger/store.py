@@ -6,13 +6,21 @@ import contextlib
 import json
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from mypaas_git.directives.model import ServiceSpec
 from mypaas_git.errors import LedgerFault, ReleaseMissing, ServiceMissing
-from mypaas_git.ledger.model import FOLLOWERS, Release, State
+from mypaas_git.ledger.model import (
+    FOLLOWERS,
+    Action,
+    Downtime,
+    Release,
+    Standing,
+    State,
+    Wanted,
+)
 from mypaas_git.names import ServiceName, release_label
 
 # One entry a schema version; SQLite's user_version counts those that were applied.
@@ -38,11 +46,24 @@ MIGRATIONS = [
     );
     CREATE UNIQUE INDEX one_live_release ON releases (service) WHERE state = 'live';
     """,
+    """
+    ALTER TABLE releases ADD COLUMN action TEXT NOT NULL DEFAULT 'push';
+    ALTER TABLE releases ADD COLUMN restores INTEGER;
+    ALTER TABLE releases ADD COLUMN built_by INTEGER NOT NULL DEFAULT 0;
+    UPDATE releases SET built_by = number;
+    ALTER TABLE releases ADD COLUMN env TEXT NOT NULL DEFAULT '{}';
+    ALTER TABLE releases ADD COLUMN probes INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE releases ADD COLUMN probes_failed INTEGER NOT NULL DEFAULT 0;
+    CREATE TABLE services (service TEXT PRIMARY KEY, wanted TEXT NOT NULL);
+    CREATE TABLE layers (service TEXT NOT NULL, number INTEGER NOT NULL, id TEXT NOT NULL);
+    """,
 ]
 _COLUMNS = (
     "service, number, state, commit_id, branch, who, fingerprint, image, spec, "
-    "started_at, live_at, ended_at, down, reason, message"
+    "started_at, live_at, ended_at, down, reason, message, action, restores, "
+    "built_by, env, probes, probes_failed"
 )
+_UNDERWAY = "state IN ('building', 'starting', 'switching')"
 
 
 class Ledger:
@@ -54,6 +75,10 @@ class Ledger:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        try:
+            path.touch(mode=0o600)  # it holds secrets: no moment with another mode
+        except OSError as error:
+            raise LedgerFault(f"{path} cannot be made: {error.strerror}") from error
         with self._transaction() as db:
             version = int(db.execute("PRAGMA user_version").fetchone()[0])
             if version > len(MIGRATIONS):
@@ -65,7 +90,16 @@ class Ledger:
         path.chmod(0o600)
 
     def begin(
-        self, spec: ServiceSpec, *, commit: str, branch: str, who: str, fingerprint: str
+        self,
+        spec: ServiceSpec,
+        *,
+        commit: str,
+        branch: str,
+        who: str,
+        fingerprint: str,
+        env: Mapping[str, str] | None = None,
+        action: Action = Action.PUSH,
+        restores: Release | None = None,
     ) -> Release:
         """Record a new attempt and give it its number."""
         with self._transaction() as db:
@@ -75,7 +109,8 @@ class Ledger:
             ).fetchone()
             db.execute(
                 "INSERT INTO releases (service, number, state, commit_id, branch, who,"
-                " fingerprint, spec, started_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                " fingerprint, spec, started_at, action, restores, built_by, env)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     spec.service,
                     number,
@@ -86,6 +121,10 @@ class Ledger:
                     fingerprint,
                     json.dumps(spec.to_dict()),
                     time.time(),
+                    action.value,
+                    restores.number if restores else None,
+                    restores.built_by if restores else number,
+                    json.dumps(dict(env or {})),
                 ),
             )
         return self.release(spec.service, number)
@@ -98,9 +137,22 @@ class Ledger:
         """The new replicas are healthy; the route is next."""
         return self._advance(release, State.SWITCHING)
 
-    def live(self, release: Release, *, down: float) -> Release:
-        """``release`` serves from now on, and the one before no longer, in one step."""
+    def live(self, release: Release, down: float = 0.0) -> Release:
+        """``release`` serves from now on, and the one before no longer, in one step.
+
+        ``down`` is how many seconds nothing has served so far.
+        """
         return self._advance(release, State.LIVE, live_at=time.time(), down=down)
+
+    def measured(self, release: Release, seen: Downtime) -> Release:
+        """Note what visitors saw while ``release`` went live."""
+        with self._transaction() as db:
+            db.execute(
+                "UPDATE releases SET down = ?, probes = ?, probes_failed = ?"
+                " WHERE service = ? AND number = ?",
+                (seen.seconds, seen.probes, seen.failed, release.service, release.number),
+            )
+        return self.release(release.service, release.number)
 
     def failed(self, release: Release, *, reason: str, message: str, down: float) -> Release:
         return self._advance(
@@ -137,15 +189,81 @@ class Ledger:
 
     def underway(self, service: ServiceName) -> list[Release]:
         """Attempts that have neither succeeded nor failed."""
-        return self._select(
-            "WHERE service = ? AND state IN ('building', 'starting', 'switching')", service
-        )
+        return self._select(f"WHERE service = ? AND {_UNDERWAY}", service)
 
     def services(self) -> list[ServiceName]:
-        """Every service that was ever deployed, or tried to be."""
+        """Every service that was ever deployed, or tried to be, and was not removed."""
+        return [name for name, wanted in self.all_services().items() if not wanted.gone]
+
+    def all_services(self) -> dict[ServiceName, Wanted]:
+        """Every service of which there is a row, and what is to become of it."""
         with self._transaction("BEGIN") as db:
-            rows = db.execute("SELECT DISTINCT service FROM releases ORDER BY service")
-            return [ServiceName(name) for (name,) in rows]
+            rows = db.execute(
+                "SELECT DISTINCT service, COALESCE(wanted, 'running') FROM releases"
+                " LEFT JOIN services USING (service) ORDER BY service"
+            )
+            return {ServiceName(name): Wanted(wanted) for name, wanted in rows}
+
+    def standings(self) -> list[Standing]:
+        """How every service stands, the removed ones too, by their names."""
+        live = {release.service: release for release in self.live_releases()}
+        underway = {release.service for release in self._select(f"WHERE {_UNDERWAY}")}
+        return [
+            Standing(service, wanted, live.get(service), service in underway)
+            for service, wanted in self.all_services().items()
+        ]
+
+    def standing(self, service: ServiceName) -> Standing:
+        """How one service stands, whether or not there is a row of it."""
+        return Standing(
+            service,
+            self.wanted(service),
+            self.live_release(service),
+            bool(self.underway(service)),
+        )
+
+    def wanted(self, service: ServiceName) -> Wanted:
+        """What is to become of ``service``."""
+        with self._transaction("BEGIN") as db:
+            row = db.execute(
+                "SELECT wanted FROM services WHERE service = ?", (service,)
+            ).fetchone()
+        return Wanted(row[0]) if row else Wanted.RUNNING
+
+    def want(self, service: ServiceName, wanted: Wanted) -> None:
+        """Decide what is to become of ``service``; nothing of a gone one is live."""
+        with self._transaction() as db:
+            db.execute("INSERT OR REPLACE INTO services VALUES (?, ?)", (service, wanted.value))
+            if wanted.gone:
+                db.execute(
+                    "UPDATE releases SET state = 'retired', ended_at = ?"
+                    " WHERE service = ? AND state = 'live'",
+                    (time.time(), service),
+                )
+
+    def forget(self, service: ServiceName) -> None:
+        """Remove every row of ``service``."""
+        with self._transaction() as db:
+            for table in ("releases", "services", "layers"):
+                db.execute(f"DELETE FROM {table} WHERE service = ?", (service,))  # noqa: S608 - our own names
+
+    def add_layer(self, release: Release, id_: str) -> None:
+        """Note an image that the build of ``release`` has made on its way."""
+        with self._transaction() as db:
+            row = (release.service, release.number, id_)
+            db.execute("INSERT INTO layers VALUES (?, ?, ?)", row)
+
+    def layers(self, service: ServiceName) -> list[str]:
+        """What builds of ``service`` have made on their way, oldest first."""
+        with self._transaction("BEGIN") as db:
+            rows = db.execute(
+                "SELECT id FROM layers WHERE service = ? ORDER BY rowid", (service,)
+            )
+            return [id_ for (id_,) in rows]
+
+    def forget_layers(self, service: ServiceName) -> None:
+        with self._transaction() as db:
+            db.execute("DELETE FROM layers WHERE service = ?", (service,))
 
     def _advance(self, release: Release, state: State, **fields: object) -> Release:
         with self._transaction() as db:
@@ -156,6 +274,7 @@ class Ledger:
             if state not in FOLLOWERS[State(now)]:
                 raise ValueError(f"{release.label} cannot become {state.value}: it is {now}")
             if state is State.LIVE:
+                db.execute("DELETE FROM services WHERE service = ?", (release.service,))
                 db.execute(
                     "UPDATE releases SET state = 'retired', ended_at = ?"
                     " WHERE service = ? AND state = 'live'",
@@ -196,5 +315,7 @@ def _release(row: tuple[Any, ...]) -> Release:
     fields: dict[str, Any] = dict(zip(names, row, strict=True))
     fields["service"] = ServiceName(fields["service"])
     fields["state"] = State(fields["state"])
+    fields["action"] = Action(fields["action"])
+    fields["env"] = json.loads(fields["env"])
     fields["spec"] = ServiceSpec.from_dict(json.loads(fields["spec"]))
     return Release(**fields)

@@ -10,10 +10,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from mypaas_git.directives.model import ServiceSpec, Url
+from mypaas_git.directives.model import Healthcheck, ServiceSpec, Url
 from mypaas_git.names import ServiceName
 
 Config = dict[str, Any]
+
+IDLE = "500ms"
+"""How long the proxy keeps a connection to a replica that nobody uses.
+
+Short, so that the connections that an old replica still has are those in use: it is
+stopped when there are none. A busy service's connections are never idle as long.
+"""
+ATTEMPTS = 3
+"""How many replicas a request is offered to. Only one that no replica has seen a byte of is
+offered again, so that nothing is done twice."""
 
 
 def route(
@@ -26,20 +36,25 @@ def route(
     """Return the configuration that leads the urls of ``spec`` to ``replicas``.
 
     None when the service has no url. ``replicas`` are host names on the services'
-    network; ``secure_port`` is where clients reach https.
+    network; without any, visitors get a 503. ``secure_port`` is where clients reach https.
     """
     if not spec.urls:
         return None
     name = str(spec.service)
-    config: Config = {
-        "routers": _routers(spec, cert_resolver),
-        "services": {name: {"loadBalancer": _balancer(spec, replicas)}},
+    middlewares: Config = {
+        _retry(spec.service): {"retry": {"attempts": ATTEMPTS, "initialInterval": "20ms"}}
     }
     if any(url.scheme == "https" for url in spec.urls):
         redirect = {"scheme": "https", "permanent": True}
         if secure_port != 443:
             redirect["port"] = str(secure_port)
-        config["middlewares"] = {_redirect(spec.service): {"redirectScheme": redirect}}
+        middlewares[_redirect(spec.service)] = {"redirectScheme": redirect}
+    config: Config = {
+        "routers": _routers(spec, cert_resolver),
+        "services": {name: {"loadBalancer": _balancer(spec, replicas)}},
+        "serversTransports": {name: {"forwardingTimeouts": {"idleConnTimeout": IDLE}}},
+        "middlewares": middlewares,
+    }
     return {"http": config}
 
 
@@ -66,6 +81,7 @@ def _routers(spec: ServiceSpec, cert_resolver: str | None) -> Config:
             "priority": 1000 + len(url.path),
             "service": str(spec.service),
             "entryPoints": ["web"],
+            "middlewares": [_retry(spec.service)],
         }
         if url.scheme == "https":
             if (url.host, url.path) not in plain:
@@ -88,17 +104,25 @@ def rule(url: Url) -> str:
 
 
 def _balancer(spec: ServiceSpec, replicas: Sequence[str]) -> Config:
-    balancer: Config = {"servers": [{"url": url} for url in server_urls(spec, replicas)]}
-    if spec.healthcheck is not None and spec.scale >= 1:
+    balancer: Config = {
+        "servers": [{"url": url} for url in server_urls(spec, replicas)],
+        "serversTransport": str(spec.service),
+    }
+    if spec.scale >= 1:
+        check = spec.healthcheck or Healthcheck()
         # As the deploy's own gate asks: for a host that the app knows, and it is not led on.
         balancer["healthCheck"] = {
-            "path": spec.healthcheck.path,
+            "path": check.path,
             "hostname": spec.urls[0].host,
             "followRedirects": False,
-            "interval": f"{spec.healthcheck.interval:g}s",
-            "timeout": f"{spec.healthcheck.timeout:g}s",
+            "interval": f"{check.interval:g}s",
+            "timeout": f"{check.timeout:g}s",
         }
     return balancer
+
+
+def _retry(service: ServiceName) -> str:
+    return f"{service}.retry"
 
 
 def _redirect(service: ServiceName) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 
 from mypaas_git.directives.model import ServiceSpec
 from mypaas_git.errors import MypaasError, RouterDown, RouteRefused
+from mypaas_git.failpoints import reach
 from mypaas_git.files import write_atomically
 from mypaas_git.names import ServiceName
 from mypaas_git.routing import rules
@@ -49,7 +50,8 @@ class Traefik:
 
     def check(self) -> None:
         """Raise RouterDown unless Traefik answers."""
-        self._get("/api/version")
+        if self._get("/api/version") is None:
+            raise RouterDown("Traefik answers without its API: its own route is lost")
 
     def set(self, spec: ServiceSpec, replicas: Sequence[str]) -> None:
         """Lead the urls of ``spec`` to ``replicas``, and return once Traefik does.
@@ -59,8 +61,9 @@ class Traefik:
         """
         before = self._read(spec.service)
         self.write(spec, replicas)
+        reach("route.written")
         try:
-            self._confirm(spec.service, rules.server_urls(spec, replicas) if spec.urls else [])
+            self._confirm(spec, replicas)
         except BaseException:
             self._replace(spec.service, before)
             raise
@@ -69,23 +72,33 @@ class Traefik:
         """Write a route that was in effect before; wait for Traefik only if it answers."""
         self.write(spec, replicas)
         with contextlib.suppress(MypaasError):
-            self._confirm(spec.service, rules.server_urls(spec, replicas) if spec.urls else [])
+            self._confirm(spec, replicas)
 
     def write(self, spec: ServiceSpec, replicas: Sequence[str]) -> None:
         """Write the route without waiting for Traefik."""
-        config = rules.route(
-            spec,
-            replicas,
-            cert_resolver=self._cert_resolver,
-            secure_port=self._secure_port,
-        )
-        # Traefik reads YAML, of which JSON is a part.
-        text = json.dumps(config, indent=1).encode() if config else None
-        self._replace(spec.service, text)
+        self._replace(spec.service, self._text(spec, replicas))
 
     def drop(self, service: ServiceName) -> None:
         """Take the route of ``service`` away."""
         self._replace(service, None)
+
+    def has(self, service: ServiceName) -> bool:
+        """Whether there is a route of ``service``."""
+        return self._path(service).exists()
+
+    def differs(self, spec: ServiceSpec, replicas: Sequence[str]) -> bool:
+        """Whether the file of the route is another than :meth:`write` would write."""
+        return self._read(spec.service) != self._text(spec, replicas)
+
+    def unhealthy(self, spec: ServiceSpec, replicas: Sequence[str]) -> list[str]:
+        """Those of ``replicas`` that Traefik leaves out since they fail its health check.
+
+        Raises RouterDown.
+        """
+        found = self._get(f"/api/http/services/{spec.service}@file") or {}
+        status = found.get("serverStatus") or {}
+        urls = zip(replicas, rules.server_urls(spec, replicas), strict=True)
+        return [replica for replica, url in urls if status.get(url, "UP") != "UP"]
 
     def guard_api(self) -> None:
         """Write the route of the API itself, behind the password."""
@@ -107,7 +120,9 @@ class Traefik:
         }
         write_atomically(self._directory / "_api.yml", json.dumps(config, indent=1).encode())
 
-    def _confirm(self, service: ServiceName, servers: list[str]) -> None:
+    def _confirm(self, spec: ServiceSpec, replicas: Sequence[str]) -> None:
+        service = spec.service
+        servers = rules.server_urls(spec, replicas) if spec.urls else None
         deadline = time.monotonic() + CONFIRM_TIMEOUT
         while self._servers(service) != servers:
             if time.monotonic() > deadline:
@@ -118,9 +133,11 @@ class Traefik:
             time.sleep(POLL)
         self._refuse_faulty_routers(service)
 
-    def _servers(self, service: ServiceName) -> list[str]:
+    def _servers(self, service: ServiceName) -> list[str] | None:
         found = self._get(f"/api/http/services/{service}@file")
-        return [each["url"] for each in found["loadBalancer"]["servers"]] if found else []
+        if found is None:
+            return None
+        return [each["url"] for each in found["loadBalancer"].get("servers") or []]
 
     def _refuse_faulty_routers(self, service: ServiceName) -> None:
         for router in self._get(f"/api/http/routers?search={service}.&per_page=1000") or []:
@@ -146,6 +163,16 @@ class Traefik:
         if answer.status != 200:
             raise RouterDown(f"Traefik's API answered {answer.status} to {path}")
         return json.loads(body)
+
+    def _text(self, spec: ServiceSpec, replicas: Sequence[str]) -> bytes | None:
+        config = rules.route(
+            spec,
+            replicas,
+            cert_resolver=self._cert_resolver,
+            secure_port=self._secure_port,
+        )
+        # Traefik reads YAML, of which JSON is a part.
+        return json.dumps(config, indent=1).encode() if config else None
 
     def _path(self, service: ServiceName) -> Path:
         return self._directory / f"{service}.yml"

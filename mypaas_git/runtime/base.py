@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 from mypaas_git.directives.model import Publish, Volume
@@ -69,6 +70,11 @@ class Replica:
     def running(self) -> bool:
         return self.state == "running"
 
+    @property
+    def up(self) -> bool:
+        """Whether it runs, or the engine itself is about to start it again."""
+        return self.state in ("running", "restarting")
+
 
 class Runtime(Protocol):
     """Builds images and runs replicas; every method may raise EngineDown."""
@@ -92,8 +98,17 @@ class Runtime(Protocol):
     def keep_up(self, name: str) -> None:
         """Have the engine restart the container whenever it dies, and after a reboot."""
 
+    def connections(self, name: str, ports: Collection[int]) -> int | None:
+        """How many TCP connections to these ports of a container are open.
+
+        0 when it does not run, None when that cannot be seen from here.
+        """
+
     def stop(self, name: str, grace: float) -> None:
-        """SIGTERM, then SIGKILL after ``grace`` seconds; a missing container is stopped."""
+        """SIGTERM, then SIGKILL after ``grace`` seconds; a missing container is stopped.
+
+        One whose first process does not listen to SIGTERM gets SIGKILL at once.
+        """
 
     def remove(self, name: str) -> None:
         """Remove a container, running or not, but no volume; a missing one is removed."""
@@ -102,12 +117,21 @@ class Runtime(Protocol):
         """The container of this name, or None."""
 
     def replicas(self, service: ServiceName | None = None) -> list[Replica]:
-        """Every container of ours, of one service or of all."""
+        """Every container of ours, of one service or of all, in one look.
+
+        Whether one ran out of memory only :meth:`inspect` tells.
+        """
 
     def logs(
         self, name: str, *, tail: int | None = None, follow: bool = False
     ) -> Iterator[bytes]:
         """What a container printed, as it comes; ``tail`` is a number of lines."""
+
+    def remove_layers(self, ids: Iterable[str]) -> None:
+        """Remove these images, newest first, unless they have a tag or others stand on them."""
+
+    def free_disk(self) -> tuple[Path, int, int]:
+        """Where the engine keeps images, with the free and all bytes of that disk."""
 
     def images(self, service: ServiceName) -> list[int]:
         """The releases of ``service`` whose images exist."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import docker
 import requests
@@ -41,6 +42,11 @@ class Client:
                 with engine_errors():
                     self._api = _connect()
             return self._api
+
+    def image(self, name: str) -> dict[str, Any]:
+        """All that the engine knows of an image. Raises the SDK's ImageNotFound."""
+        inspect: Callable[[str], dict[str, Any]] = self.api.inspect_image
+        return inspect(name)
 
     def close(self) -> None:
         with self._lock:

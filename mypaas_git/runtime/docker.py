@@ -7,8 +7,11 @@ Everything made here carries the label ``mypaas.namespace``, containers also
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import re
-from collections.abc import Callable, Iterable, Iterator
+import shutil
+import sys
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ from docker.types import LogConfig, Mount
 from mypaas_git.directives.model import Publish, Volume
 from mypaas_git.errors import NameRefused, PortInUse, StartFailed
 from mypaas_git.names import ServiceName, release_label
+from mypaas_git.runtime import processes
 from mypaas_git.runtime.base import BuildPlan, Replica, ReplicaPlan
 from mypaas_git.runtime.builder import build
 from mypaas_git.runtime.client import Client, engine_errors, explanation
@@ -43,6 +47,7 @@ class DockerRuntime:
         self._client = client
         self._namespace = namespace
         self._network = network
+        self._root: Path | None = None
 
     def check(self) -> None:
         with engine_errors():
@@ -107,7 +112,21 @@ class DockerRuntime:
             except APIError as error:
                 raise StartFailed(f"{name} was lost: {explanation(error)}") from error
 
+    def connections(self, name: str, ports: Collection[int]) -> int | None:
+        found = self._process(name)
+        if found is None:
+            return 0
+        pid, container, _ = found
+        return processes.connections(pid, ports) if processes.is_here(pid, container) else None
+
     def stop(self, name: str, grace: float) -> None:
+        found = self._process(name)
+        if found is None:
+            grace = 0  # paused, restarting, or gone
+        else:
+            pid, container, wanted = found
+            if processes.is_here(pid, container) and not processes.heeds(pid, wanted):
+                grace = 0
         with engine_errors(), contextlib.suppress(NotFound):
             self._client.api.stop(self._container(name), timeout=round(grace))
 
@@ -126,15 +145,13 @@ class DockerRuntime:
 
     def replicas(self, service: ServiceName | None = None) -> list[Replica]:
         labels = [f"{NAMESPACE}={self._namespace}", f"{ROLE}=replica"]
-        api = self._client.api
-        found = []
         with engine_errors():
-            for row in api.containers(all=True, filters={"label": labels}):
-                with contextlib.suppress(NotFound):
-                    replica = self._replica(api.inspect_container(row["Id"]))
-                    if replica and service in (None, replica.service):
-                        found.append(replica)
-        return sorted(found, key=lambda each: _natural(each.name))
+            rows = self._client.api.containers(all=True, filters={"label": labels})
+        found = [replica for row in rows if (replica := self._listed(row))]
+        return sorted(
+            (each for each in found if service in (None, each.service)),
+            key=lambda each: _natural(each.name),
+        )
 
     def logs(
         self, name: str, *, tail: int | None = None, follow: bool = False
@@ -146,6 +163,22 @@ class DockerRuntime:
                 follow=follow,
                 tail="all" if tail is None else tail,
             )
+
+    def remove_layers(self, ids: Iterable[str]) -> None:
+        for id_ in reversed(list(ids)):
+            with engine_errors(), contextlib.suppress(APIError):
+                if not self._client.image(id_)["RepoTags"]:
+                    self._client.api.remove_image(id_)
+
+    def free_disk(self) -> tuple[Path, int, int]:
+        with engine_errors():
+            if self._root is None:
+                self._root = Path(self._client.api.info()["DockerRootDir"])
+        try:
+            usage = shutil.disk_usage(self._root)
+        except OSError:  # the engine is elsewhere: what it keeps is not ours to see
+            return self._root, sys.maxsize, sys.maxsize
+        return self._root, usage.free, usage.total
 
     def images(self, service: ServiceName) -> list[int]:
         # By its label too: somebody else may have given an image a name like ours.
@@ -191,30 +224,61 @@ class DockerRuntime:
         return Mount(volume.target, volume.source, type="bind", read_only=volume.read_only)
 
     def _replica(self, data: dict[str, Any]) -> Replica | None:
-        """The replica that a container is by its name, which only we give; else None.
+        """The replica that an inspected container is, if any."""
+        named = self._named(data["Name"])
+        state = data["State"]
+        return named and dataclasses.replace(
+            named,
+            state=state["Status"],
+            exit_code=state["ExitCode"],
+            out_of_memory=state["OOMKilled"],
+            health=(state.get("Health") or {}).get("Status"),
+            address=self._address(data),
+        )
+
+    def _listed(self, row: dict[str, Any]) -> Replica | None:
+        """The replica that a row of the engine's list is, if any.
+
+        Its health and exit code stand in words alone: ``Up 2 hours (healthy)``.
+        """
+        named = self._named(row["Names"][0] if row["Names"] else "")
+        exited = re.match(r"Exited \(([0-9]+)\)", row["Status"])
+        health = re.search(r"\((?:health: )?(starting|healthy|unhealthy)\)$", row["Status"])
+        return named and dataclasses.replace(
+            named,
+            state=row["State"],
+            exit_code=int(exited[1]) if exited else 0,
+            health=health[1] if health else None,
+            address=self._address(row),
+        )
+
+    def _named(self, name: str) -> Replica | None:
+        """The replica of a container's name, which only we give; None for any other.
 
         Labels prove nothing: a container inherits those that a Dockerfile sets.
         """
-        name = data["Name"].removeprefix(f"/{self._namespace}.")
-        parts = re.fullmatch(r"([^.]+)\.v([1-9][0-9]{0,8})\.[1-9][0-9]*", name)
-        if parts is None or not data["Name"].startswith(f"/{self._namespace}."):
+        own = name.removeprefix(f"/{self._namespace}.")
+        parts = re.fullmatch(r"([^.]+)\.v([1-9][0-9]{0,8})\.[1-9][0-9]*", own)
+        if parts is None or own == name:
             return None
         try:
             service = ServiceName.parse(parts[1])
         except NameRefused:
             return None
-        state = data["State"]
+        return Replica(name=own, service=service, release=int(parts[2]), state="")
+
+    def _address(self, data: dict[str, Any]) -> str | None:
         network = data["NetworkSettings"]["Networks"].get(self._network) or {}
-        return Replica(
-            name=name,
-            service=service,
-            release=int(parts[2]),
-            state=state["Status"],
-            exit_code=state["ExitCode"],
-            out_of_memory=state["OOMKilled"],
-            health=(state.get("Health") or {}).get("Status"),
-            address=network.get("IPAddress") or None,
-        )
+        return network.get("IPAddress") or None
+
+    def _process(self, name: str) -> tuple[int, str, str] | None:
+        """A running container's first process, its id, and the signal that stops it."""
+        with engine_errors(), contextlib.suppress(NotFound):
+            data = self._client.api.inspect_container(self._container(name))
+            if data["State"]["Status"] == "running":
+                wanted = data["Config"].get("StopSignal") or "SIGTERM"
+                return data["State"]["Pid"], data["Id"], wanted
+        return None
 
 
 def _bindings(publish: Iterable[Publish]) -> dict[int | str, Any]:

@@ -28,6 +28,7 @@ def test_an_http_url_is_one_router() -> None:
                     "priority": 1001,
                     "service": "hello",
                     "entryPoints": ["web"],
+                    "middlewares": ["hello.retry"],
                 }
             },
             "services": {
@@ -36,9 +37,16 @@ def test_an_http_url_is_one_router() -> None:
                         "servers": [
                             {"url": "http://hello.v1.1:8000"},
                             {"url": "http://hello.v1.2:8000"},
-                        ]
+                        ],
+                        "serversTransport": "hello",
                     }
                 }
+            },
+            "serversTransports": {
+                "hello": {"forwardingTimeouts": {"idleConnTimeout": "500ms"}}
+            },
+            "middlewares": {
+                "hello.retry": {"retry": {"attempts": 3, "initialInterval": "20ms"}}
             },
         }
     }
@@ -94,6 +102,17 @@ def test_a_named_healthcheck_reaches_the_balancer() -> None:
         "interval": "5s",
         "timeout": "0.5s",
     }
+
+
+def test_a_scaled_service_is_checked_whether_or_not_it_says_how() -> None:
+    """From scale 1 on a replica that stays unhealthy leaves the rotation."""
+    checks = []
+    for scale in (0, 1):
+        config = rules.route(spec(Url("http", "a"), scale=scale), ["r"])
+        assert config is not None
+        checks.append(config["http"]["services"]["hello"]["loadBalancer"].get("healthCheck"))
+    assert checks[0] is None
+    assert checks[1]["path"] == "/"
 
 
 def test_owner_of_names_the_service_that_has_the_address() -> None:
