@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Sequence
+from ipaddress import ip_address
 from pathlib import Path
 
+from mypaas_git import failpoints
 from mypaas_git.access import host
 from mypaas_git.access.keys import KeyFile
 from mypaas_git.deploy.engine import Engine
 from mypaas_git.deploy.lock import ServiceLocks
 from mypaas_git.deploy.reconcile import Reconciler
 from mypaas_git.deploy.retire import HandOver, Retirer
-from mypaas_git.directives.model import ServiceSpec
 from mypaas_git.errors import SettingsError
 from mypaas_git.files import write_atomically
 from mypaas_git.git.repository import Repositories
 from mypaas_git.hook import PostReceive
 from mypaas_git.ledger.store import Ledger
+from mypaas_git.names import ServiceName
+from mypaas_git.operations import Operations
 from mypaas_git.routing import proxy
 from mypaas_git.routing.traefik import Traefik
 from mypaas_git.runtime.client import Client
@@ -60,6 +64,7 @@ class App:
     """
 
     def __init__(self, settings: Settings, hand_over: HandOver | None = None) -> None:
+        failpoints.check()
         self.settings = settings
         self.home = Home(settings.home)
         self.home.make()
@@ -88,7 +93,8 @@ class App:
         self.retirer = Retirer(
             self.runtime,
             self.ledger,
-            grace=docker.drain_timeout,
+            drain=docker.drain_timeout,
+            grace=docker.stop_timeout,
             keep=docker.keep_releases,
             hand_over=hand_over,
         )
@@ -97,8 +103,9 @@ class App:
             ledger=self.ledger,
             runtime=self.runtime,
             router=self.router,
-            env_of=self._env_of,
+            retirer=self.retirer,
             expand=lambda source: host.expand(source, rules),
+            erase=self._erase,
         )
         self.engine = Engine(
             ledger=self.ledger,
@@ -106,13 +113,21 @@ class App:
             router=self.router,
             retirer=self.retirer,
             reconciler=self.reconciler,
-            locks=ServiceLocks(self.home.locks),
+            locks=ServiceLocks(self.home.locks, docker.builds),
             outputs=self.home.logs,
             expand=lambda source: host.expand(source, rules),
+            entry=self._entry,
             health_timeout=docker.health_timeout,
-            grace=docker.drain_timeout,
+            low_disk=docker.low_disk,
         )
         self.hook = PostReceive(self.engine, lookup=self._secret, rules=rules)
+        self.operations = Operations(
+            engine=self.engine,
+            hook=self.hook,
+            ledger=self.ledger,
+            reconciler=self.reconciler,
+            repositories=self.repositories,
+        )
 
     @classmethod
     def at(cls, home: Path, hand_over: HandOver | None = None) -> App:
@@ -139,8 +154,18 @@ class App:
             acme_ca=http.acme_ca,
         )
 
-    def _env_of(self, spec: ServiceSpec) -> Mapping[str, str]:
-        return self.hook.env_of(spec)
+    def _entry(self, scheme: str) -> tuple[str, int]:
+        """Where this host reaches what visitors reach over http or https."""
+        address, port = self.proxy.port(443 if scheme == "https" else 80)
+        ip = ip_address(address)
+        if ip.is_unspecified:
+            address = "127.0.0.1" if ip.version == 4 else "::1"
+        return address, port
+
+    def _erase(self, service: ServiceName) -> None:
+        """Remove what a service has in this home, save its rows."""
+        self.repositories.remove(service)
+        shutil.rmtree(self.engine.outputs(service), ignore_errors=True)
 
     def _secret(self, service: str, key: str) -> str | None:
         """A value of [env], read anew, so that a new secret needs no restart."""

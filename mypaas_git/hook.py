@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+
+import structlog
 
 from mypaas_git.access import host
 from mypaas_git.access.policy import Identity
-from mypaas_git.deploy.engine import Engine, Request, show_failure
+from mypaas_git.deploy.engine import Engine, show_failure
+from mypaas_git.deploy.lock import never
+from mypaas_git.deploy.request import Request
 from mypaas_git.directives.model import ServiceSpec
 from mypaas_git.directives.parse import parse_dockerfile
 from mypaas_git.errors import DirectivesInvalid, DockerfileMissing, MypaasError, RefRefused
+from mypaas_git.failpoints import reach
 from mypaas_git.git.receive import RefUpdate
 from mypaas_git.git.repository import Repository
-from mypaas_git.names import ServiceName
+from mypaas_git.ledger.model import Action, Release
+from mypaas_git.names import ServiceName, release_label
 from mypaas_git.progress import Progress
+
+log = structlog.get_logger()
 
 MAX_DOCKERFILE = 1 << 20
 
@@ -25,12 +35,17 @@ Lookup = Callable[[str, str], "str | None"]
 
 @dataclass(frozen=True)
 class Push:
-    """A ref update that arrived in ``repository``, who sent it, and where to tell of it."""
+    """A ref update that arrived in ``repository``, who sent it, and where to tell of it.
+
+    ``cancelled`` tells whether they have left.
+    """
 
     repository: Repository
     update: RefUpdate
     identity: Identity
     progress: Progress
+    cancelled: Callable[[], bool] = never
+    action: Action = Action.PUSH
 
     @property
     def branch(self) -> str:
@@ -60,11 +75,15 @@ class PostReceive:
         try:
             push.progress.step(_received(push))
             spec = self._read(push, service, pinned=True)
-            with self._engine.locks.hold(service, push.identity.name, push.progress):
+            with self._turn(push, service):
                 _refuse_moved(push, push.update.old)
                 push.repository.check_movable(push.update.ref)
-                self._engine.deploy(self._request(push, spec), push.progress)
+                self._tell_of_rollback(push, service)
+                release = self._engine.deploy(self._request(push, spec), push.progress)
+                reach("ref.unmoved")
                 move()
+                reach("ref.moved")
+                tag_release(push.repository, release)
         except MypaasError as error:
             raise self._told(error, service, push.progress) from error
 
@@ -78,14 +97,41 @@ class PostReceive:
             push.progress.step(_received(push))
             spec = self._read(push, default, pinned=False)
             service = spec.service
-            with self._engine.locks.hold(service, push.identity.name, push.progress):
+            with self._turn(push, service):
                 _refuse_moved(push, push.update.new)
-                self._engine.deploy(self._request(push, spec), push.progress)
+                release = self._engine.deploy(self._request(push, spec), push.progress)
+                tag_release(push.repository, release)
         except BaseException as error:
             put_back(push)
             if isinstance(error, MypaasError):
                 raise self._told(error, service, push.progress) from error
             raise
+
+    def check_host(self, spec: ServiceSpec) -> None:
+        """Raise HostRefused, or what a path is refused with, unless the host grants it all."""
+        host.check(spec, self._rules)
+        for volume in spec.volumes:
+            if not volume.named:
+                # What the path leads to counts, not what it is called.
+                path = os.path.realpath(host.expand(volume.source, self._rules))
+                host.check_path(path, self._rules)
+
+    def _turn(self, push: Push, service: ServiceName) -> AbstractContextManager[None]:
+        """Whoever pushes gives way to a newer push; who restarts, say, has no newer one."""
+        locks = self._engine.locks
+        hold = locks.hold_for_push if push.action is Action.PUSH else locks.hold
+        return hold(service, push.identity.name, push.progress, push.cancelled)
+
+    def _tell_of_rollback(self, push: Push, service: ServiceName) -> None:
+        """Whoever pushes may not know that what they had pushed before was taken back."""
+        live = self._engine.live(service)
+        if live is None or live.action is not Action.ROLLBACK or push.action is not Action.PUSH:
+            return
+        push.progress.warning(
+            f"{service} was rolled back by {live.who} at {_moment(live.live_at)}: "
+            f"{live.label} restores {release_label(live.restores or 0)} ({live.commit[:7]}); "
+            f"this push replaces it"
+        )
 
     def env_of(self, spec: ServiceSpec) -> Mapping[str, str]:
         """The values of the spec's variables. Raises DirectivesInvalid for missing ones."""
@@ -114,12 +160,7 @@ class PostReceive:
             pinned=pinned,
             has_value=lambda service, key: self._lookup(service, key) is not None,
         )
-        host.check(spec, self._rules)
-        for volume in spec.volumes:
-            if not volume.named:
-                # What the path leads to counts, not what it is called.
-                path = os.path.realpath(host.expand(volume.source, self._rules))
-                host.check_path(path, self._rules)
+        self.check_host(spec)
         return spec
 
     def _request(self, push: Push, spec: ServiceSpec) -> Request:
@@ -132,6 +173,8 @@ class PostReceive:
             branch=push.branch,
             who=push.identity.name,
             fingerprint=push.identity.fingerprint,
+            action=push.action,
+            cancelled=push.cancelled,
         )
 
     def _told(
@@ -139,13 +182,43 @@ class PostReceive:
     ) -> MypaasError:
         """The error with what is live at its end, shown to the pusher."""
         live = self._engine.fate(service) if service else "nothing was deployed"
-        fate = error.fate or live
-        told = type(error)(f"{error.message}; {fate}", details=error.details)
+        told = error.ending(live)
         show_failure(told, progress)
         return told
 
 
+def tag_release(repository: Repository, release: Release) -> None:
+    """Have the tag ``release/vN`` say who deployed what; a live release needs none to serve."""
+    try:
+        repository.set_tag(
+            f"release/{release.label}",
+            release.commit,
+            _tag_message(release),
+            tagger=release.who,
+            when=release.live_at or time.time(),
+        )
+        reach("tag.set")
+    except (MypaasError, OSError) as error:
+        log.warning("not-tagged", release=release.label, error=str(error))
+
+
+def _tag_message(release: Release) -> str:
+    did = "Pushed" if release.action is Action.PUSH else release.action.value.capitalize()
+    of = f" of {release_label(release.restores)}" if release.restores else ""
+    key = f" ({release.fingerprint})" if release.fingerprint else ""
+    return (
+        f"{release.service} {release.label}\n\n"
+        f"{did}{of} by {release.who}{key}, live since {_moment(release.live_at)}.\n"
+    )
+
+
+def _moment(seconds: float | None) -> str:
+    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds))
+
+
 def _received(push: Push) -> str:
+    if push.action is not Action.PUSH:
+        return f"Deploying {push.commit[:7]} again for {push.identity.name} ({push.branch})"
     return f"Received {push.commit[:7]} from {push.identity.name} ({push.branch})"
 
 

@@ -15,6 +15,7 @@ import structlog
 from mypaas_git.access.policy import Identity, Verb, allow
 from mypaas_git.app import App
 from mypaas_git.cli.tree import run_remote
+from mypaas_git.deploy.keeper import Keeper
 from mypaas_git.errors import (
     MypaasError,
     RouterDown,
@@ -26,8 +27,9 @@ from mypaas_git.git.ingest import sweep
 from mypaas_git.git.receive import RefUpdate, receive_pack
 from mypaas_git.git.repository import Repository
 from mypaas_git.git.upload import refuse, upload_pack
-from mypaas_git.hook import Push
+from mypaas_git.hook import Push, tag_release
 from mypaas_git.names import ServiceName
+from mypaas_git.operations import settle
 from mypaas_git.progress import Progress
 from mypaas_git.ssh.hostkeys import ensure_host_keys
 from mypaas_git.ssh.listener import Listener
@@ -54,8 +56,11 @@ class Server:
         with contextlib.ExitStack() as stack:
             stack.callback(self._app.close)
             stack.enter_context(_alone(self._app.home.server_lock))
-            start_proxy(self._app, lambda line: log.info("traefik", line=line))
+            revive_proxy(self._app)
             self._recover()
+            keeper = self._keeper()
+            keeper.start()
+            stack.callback(keeper.stop)
             self._listener = self._listen()
             stack.callback(self._listener.stop, STOP_GRACE)
             self._stack = stack.pop_all()
@@ -93,13 +98,24 @@ class Server:
         for service in self._app.reconciler.services():
             try:
                 with self._app.engine.locks.hold_now(service, "the starting server"):
-                    self._app.reconciler.reconcile(service)
-                    self._restore_branch(service)
+                    self._repair(service)
                     self._app.retirer.prune(service)
             except ServiceBusy as error:
                 log.info("not-reconciled", service=service, why=str(error))
             except MypaasError as error:
                 log.error("not-reconciled", service=service, why=str(error))
+
+    def _keeper(self) -> Keeper:
+        app = self._app
+        return Keeper(
+            ledger=app.ledger,
+            runtime=app.runtime,
+            router=app.router,
+            reconciler=app.reconciler,
+            locks=app.engine.locks,
+            revive=lambda: revive_proxy(app),
+            repair=self._repair,
+        )
 
     def _clear(self, name: ServiceName) -> None:
         """Remove what a push that was killed left in a repository."""
@@ -113,17 +129,17 @@ class Server:
         except MypaasError as error:
             log.warning("not-cleared", service=name, why=str(error))
 
-    def _restore_branch(self, service: ServiceName) -> None:
-        """The branch names what is live, also when a crash came just before it moved."""
+    def _repair(self, service: ServiceName) -> None:
+        """Make what runs, what is routed, the branch and the tags agree with the ledger."""
+        self._app.reconciler.reconcile(service)
         live = self._app.ledger.live_release(service)
         if live is None or not self._app.repositories.exists(service):
             return
         with self._app.repositories.open(service) as repository:
-            ref = f"refs/heads/{live.branch}"
-            now = repository.ref(ref)
-            if now != live.commit:
-                log.warning("branch-restored", service=service, was=now, now=live.commit)
-                repository.move_ref(ref, now, live.commit)
+            settle(repository, live)
+            for release in self._app.ledger.releases(service):
+                if release.served:
+                    tag_release(repository, release)
 
 
 class Front:
@@ -162,12 +178,12 @@ class Front:
                 service,
                 branches=self._app.settings.git.branches,
                 max_pack_size=self._app.settings.git.max_pack_size,
-                deploy=self._deploy(identity, service),
+                deploy=self._deploy(identity, service, stream),
                 push_id=push_id,
             )
 
     def _deploy(
-        self, identity: Identity, service: ServiceName
+        self, identity: Identity, service: ServiceName, stream: Stream
     ) -> Callable[[Repository, RefUpdate, Progress, Callable[[], None]], None]:
         def deploy(
             repository: Repository,
@@ -176,7 +192,7 @@ class Front:
             move: Callable[[], None],
         ) -> None:
             log.info("push", commit=update.new, ref=update.ref)
-            push = Push(repository, update, identity, progress)
+            push = Push(repository, update, identity, progress, lambda: stream.left)
             try:
                 self._app.hook.deploy(push, service, move)
                 log.info("deployed", commit=update.new)
@@ -191,9 +207,14 @@ class Front:
     def _revive_proxy(self) -> None:
         """Bring a Traefik back that was stopped or removed, so that the next push finds it."""
         try:
-            start_proxy(self._app, lambda line: log.info("traefik", line=line))
+            revive_proxy(self._app)
         except MypaasError as error:
             log.warning("traefik-not-revived", why=str(error))
+
+
+def revive_proxy(app: App) -> None:
+    """:func:`start_proxy`, for a log to read."""
+    start_proxy(app, lambda line: log.info("traefik", line=line))
 
 
 def start_proxy(app: App, report: Callable[[str], None]) -> None:

@@ -29,6 +29,12 @@ class Verb(Enum):
     PUSH = ("push", "deploy")
     FETCH = ("fetch", "deploy")
     READ = ("read", "deploy")
+    ROLLBACK = ("rollback", "deploy")
+    REDEPLOY = ("redeploy", "deploy")
+    RESTART = ("restart", "deploy")
+    STOP = ("stop", "deploy")
+    START = ("start", "deploy")
+    REMOVE = ("remove", "admin")
     WHOAMI = ("whoami", "anyone")
     KEYS = ("keys", "admin")
 

@@ -25,6 +25,7 @@ class Shell:
     """The process's own input and output."""
 
     gone = False
+    left = False
 
     def read(self, n: int) -> bytes:
         return sys.stdin.buffer.read(n)

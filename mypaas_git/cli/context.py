@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import getpass
 import json
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -13,13 +15,16 @@ import click
 
 from mypaas_git.access.policy import Identity, Verb, allow
 from mypaas_git.app import App
-from mypaas_git.errors import ServiceMissing
+from mypaas_git.errors import MypaasError, ReleaseMissing, ServiceMissing
 from mypaas_git.names import ServiceName
-from mypaas_git.progress import clean_lines
+from mypaas_git.progress import LineProgress, Progress, clean_lines
 
 
 class Terminal(Protocol):
-    """Where a command reads and writes; ``gone`` tells that nobody is there any more."""
+    """Where a command reads and writes; ``left`` tells that nobody is there any more.
+
+    ``gone`` is true as well when a command that would go on for ever should end.
+    """
 
     def read(self, n: int) -> bytes: ...
 
@@ -29,6 +34,9 @@ class Terminal(Protocol):
 
     @property
     def gone(self) -> bool: ...
+
+    @property
+    def left(self) -> bool: ...
 
 
 @dataclass
@@ -71,6 +79,15 @@ class Context:
             cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
             self.say("  ".join(cells).rstrip())
 
+    def progress(self) -> Progress:
+        """Progress for whoever reads it; a deploy goes on when nobody does any more."""
+
+        def show(line: str) -> None:
+            with contextlib.suppress(BrokenPipeError):
+                self.note(line.removesuffix("\n"))
+
+        return LineProgress(show)
+
     def read_all(self, limit: int) -> bytes:
         """Everything on standard input, up to ``limit`` bytes."""
         found = b""
@@ -93,18 +110,39 @@ class ServiceParameter(click.ParamType[ServiceName]):
         return ServiceName.parse(value)
 
 
+class ReleaseParameter(click.ParamType[int]):
+    """The number of a release on a command line, as ``v13`` or ``13``."""
+
+    name = "release"
+
+    def convert(
+        self,
+        value: Any,
+        param: click.Parameter | None,  # noqa: ARG002 - click's signature
+        ctx: click.Context | None,  # noqa: ARG002
+    ) -> int:
+        match = re.fullmatch(r"v?([1-9][0-9]{0,8})", str(value))
+        if match is None:
+            raise ReleaseMissing(f"{value!a} is not the name of a release; they look like v13")
+        return int(match[1])
+
+
 SERVICE = ServiceParameter()
+RELEASE = ReleaseParameter()
 
 pass_context = click.make_pass_decorator(Context)
 
 
-def known_service(context: Context, service: ServiceName) -> ServiceName:
-    """Return ``service`` when it exists and whoever asks may see it.
+def known_service(
+    context: Context, service: ServiceName, verb: Verb = Verb.READ
+) -> ServiceName:
+    """Return ``service`` when it exists and whoever asks may do ``verb`` to it.
 
     Raises AccessDenied before anything tells whether it exists, or ServiceMissing.
     """
-    context.allow(Verb.READ, service)
-    if not context.app.ledger.releases(service):
+    context.allow(verb, service)
+    ledger = context.app.ledger
+    if not ledger.releases(service) or ledger.wanted(service).gone:
         raise ServiceMissing(f"there is no service '{service}'; see: mypaas services")
     return service
 
@@ -116,3 +154,12 @@ def local_identity() -> Identity:
     except (KeyError, OSError):
         name = "shell"
     return Identity(name=name, admin=True)
+
+
+@contextlib.contextmanager
+def told_already() -> Iterator[None]:
+    """End the command with 1 on a failure that its progress has told already."""
+    try:
+        yield
+    except MypaasError as error:
+        raise click.exceptions.Exit(1) from error

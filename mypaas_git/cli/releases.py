@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import click
 
 from mypaas_git.cli.command import Command, Group
-from mypaas_git.cli.context import SERVICE, Context, known_service, pass_context
+from mypaas_git.cli.context import RELEASE, SERVICE, Context, known_service, pass_context
 from mypaas_git.cli.services import when
 from mypaas_git.errors import ReleaseMissing
 from mypaas_git.ledger.model import Release, State
-from mypaas_git.names import ServiceName
+from mypaas_git.names import ServiceName, release_label
 
 
 class ReleasesGroup(Group):
@@ -49,9 +48,9 @@ def list_releases(context: Context, service: ServiceName, as_json: bool) -> None
 
 @releases.command("output", cls=Command)
 @click.argument("service", type=SERVICE)
-@click.argument("release", required=False)
+@click.argument("release", type=RELEASE, required=False)
 @pass_context
-def output(context: Context, service: ServiceName, release: str | None) -> None:
+def output(context: Context, service: ServiceName, release: int | None) -> None:
     """Show the build and deploy log of a RELEASE (v13), or of the newest."""
     found = _find(context, known_service(context, service), release)
     path = context.app.engine.output(found)
@@ -63,13 +62,10 @@ def output(context: Context, service: ServiceName, release: str | None) -> None:
         raise ReleaseMissing(f"the log of {service} {found.label} is gone") from None
 
 
-def _find(context: Context, service: ServiceName, label: str | None) -> Release:
-    if label is None:
+def _find(context: Context, service: ServiceName, number: int | None) -> Release:
+    if number is None:
         return context.app.ledger.releases(service)[0]
-    match = re.fullmatch(r"v?([1-9][0-9]{0,8})", label)
-    if match is None:
-        raise ReleaseMissing(f"{label!a} is not the name of a release; they look like v13")
-    return context.app.ledger.release(service, int(match[1]))
+    return context.app.ledger.release(service, number)
 
 
 def _row(release: Release) -> tuple[str, ...]:
@@ -77,6 +73,8 @@ def _row(release: Release) -> tuple[str, ...]:
     outcome = release.state.value
     if release.state is State.FAILED:
         outcome += f" ({release.reason})"
+    elif release.restores:
+        outcome += f" ({release.action.value} of {release_label(release.restores)})"
     return (
         release.label,
         release.commit[:7],
@@ -103,6 +101,10 @@ def _document(release: Release) -> dict[str, Any]:
         "ended": when(release.ended_at),
         "seconds": None if release.seconds is None else round(release.seconds, 3),
         "down": round(release.down, 3),
+        "probes": release.probes,
+        "probes_failed": release.probes_failed,
+        "action": release.action.value,
+        "restores": release_label(release.restores) if release.restores else None,
         "reason": release.reason,
         "message": release.message,
     }

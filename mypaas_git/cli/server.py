@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,7 +19,7 @@ from mypaas_git.access.keys import check_name
 from mypaas_git.access.publickey import parse_public_key
 from mypaas_git.app import App, Home
 from mypaas_git.cli.command import Command, Group
-from mypaas_git.cli.context import SERVICE, Context, pass_context
+from mypaas_git.cli.context import SERVICE, Context, pass_context, told_already
 from mypaas_git.cli.directory import service_of
 from mypaas_git.cli.doctor import doctor
 from mypaas_git.errors import (
@@ -37,7 +36,6 @@ from mypaas_git.git.repository import Repository
 from mypaas_git.git.snapshot import snapshot
 from mypaas_git.hook import Push, put_back
 from mypaas_git.names import ServiceName
-from mypaas_git.progress import LineProgress, Progress
 from mypaas_git.server import Server, start_proxy
 from mypaas_git.settings import (
     Settings,
@@ -139,9 +137,9 @@ def deploy(context: Context, directory: Path) -> None:
             repository.path, old, author, f"Deploy of {directory.absolute().name}"
         )
         push = Push(
-            repository, RefUpdate(ref, old, commit), context.identity, _progress(context)
+            repository, RefUpdate(ref, old, commit), context.identity, context.progress()
         )
-        with _told_already():
+        with told_already():
             app.hook.deploy(push, service, lambda: repository.move_ref(ref, old, commit))
 
 
@@ -176,7 +174,7 @@ def post_receive(context: Context) -> None:
     failed = False
     with Repository.at(path) as repository:
         for update in _ref_updates(context.read_all(1 << 20)):
-            push = Push(repository, update, context.identity, _progress(context))
+            push = Push(repository, update, context.identity, context.progress())
             try:
                 app = context.app
             except MypaasError as error:
@@ -219,15 +217,6 @@ def _deploy_moved(app: App, push: Push, path: Path) -> None:
     except NameRefused:
         default = None  # the Dockerfile has to say it
     app.hook.deploy_moved(push, default)
-
-
-@contextlib.contextmanager
-def _told_already() -> Iterator[None]:
-    """End the command with 1 on a failure that its progress has told already."""
-    try:
-        yield
-    except MypaasError as error:
-        raise click.exceptions.Exit(1) from error
 
 
 def _configure(
@@ -332,13 +321,3 @@ def _branch(repository: Repository, settings: Settings) -> str:
     """The deploy branch that is in use, or the first one."""
     refs = [f"refs/heads/{name}" for name in settings.git.branches]
     return next((ref for ref in refs if repository.ref(ref)), refs[0])
-
-
-def _progress(context: Context) -> Progress:
-    """Progress for whoever reads it; a deploy goes on when nobody does any more."""
-
-    def show(line: str) -> None:
-        with contextlib.suppress(BrokenPipeError):
-            context.note(line.removesuffix("\n"))
-
-    return LineProgress(show)

@@ -12,8 +12,9 @@ import click
 from mypaas_git.access.policy import may_see
 from mypaas_git.cli.command import Command
 from mypaas_git.cli.context import SERVICE, Context, known_service, pass_context
-from mypaas_git.errors import EngineDown, ServiceMissing
-from mypaas_git.ledger.model import Release, State
+from mypaas_git.deploy.plan import replica_names
+from mypaas_git.errors import EngineDown, RouterDown, ServiceMissing
+from mypaas_git.ledger.model import Release, State, Wanted
 from mypaas_git.names import ServiceName
 from mypaas_git.progress import clean
 from mypaas_git.runtime.base import Replica
@@ -98,7 +99,7 @@ def summary(context: Context, service: ServiceName) -> dict[str, Any]:
     """What is known of a service, with the keys that ``--json`` promises."""
     releases = context.app.ledger.releases(service)
     live = next((each for each in releases if each.state is State.LIVE), None)
-    replicas, health = _replicas(context, service, live)
+    replicas, health = _replicas(context, live)
     return {
         "service": service,
         "release": live.label if live else None,
@@ -130,20 +131,33 @@ def when(seconds: float | None) -> str | None:
     return moment.isoformat(timespec="seconds")
 
 
-def _replicas(
-    context: Context, service: ServiceName, live: Release | None
-) -> tuple[list[Replica], str]:
+def _replicas(context: Context, live: Release | None) -> tuple[list[Replica], str]:
+    """The containers of what is live, and how it does in a word."""
     if live is None:
         return [], "not live"
     try:
-        found = context.app.runtime.replicas(service)
+        found = context.app.runtime.replicas(live.service)
     except EngineDown:
         return [], "unknown: the Docker Engine does not answer"
     own = [each for each in found if each.release == live.number]
-    running = sum(each.running and each.health != "unhealthy" for each in own)
-    if running == live.spec.replicas:
+    if context.app.ledger.wanted(live.service) is Wanted.STOPPED:
+        return own, "stopped"
+    bad = _left_out(context, live)
+    good = sum(
+        each.running and each.health != "unhealthy" and each.name not in bad for each in own
+    )
+    if good == live.spec.replicas:
         return own, "healthy"
-    return own, "degraded" if running else "down"
+    return own, "degraded" if good else "down"
+
+
+def _left_out(context: Context, live: Release) -> list[str]:
+    """The replicas that get no requests since they fail the proxy's health check."""
+    names = replica_names(live.spec, live.number)
+    try:
+        return context.app.router.unhealthy(live.spec, names) if live.spec.urls else []
+    except RouterDown:
+        return names
 
 
 def _row(found: dict[str, Any]) -> tuple[str, ...]:

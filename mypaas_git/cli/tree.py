@@ -11,12 +11,16 @@ from mypaas_git.app import App
 from mypaas_git.cli.command import Group
 from mypaas_git.cli.context import Context, Terminal
 from mypaas_git.cli.keys import keys, whoami
+from mypaas_git.cli.operations import redeploy, remove, restart, rollback, start, stop
 from mypaas_git.cli.releases import releases
 from mypaas_git.cli.services import logs, services, status
 from mypaas_git.errors import MypaasError, UsageError
 from mypaas_git.progress import clean, clean_lines
 
-SHARED = (services, status, releases, logs, keys, whoami)
+SHARED = (
+    *(services, status, releases, logs, keys, whoami),
+    *(rollback, redeploy, restart, stop, start, remove),
+)
 
 
 def tree(*own: click.Command) -> Group:

@@ -4,54 +4,41 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from io import RawIOBase
 from pathlib import Path
 
 import structlog
 
+from mypaas_git.deploy.attempt import Attempt
 from mypaas_git.deploy.health import exited, gate_of, start_and_wait
 from mypaas_git.deploy.lock import ServiceLocks
 from mypaas_git.deploy.plan import replica_names, replica_plans
+from mypaas_git.deploy.probe import Entry, url_to_probe
 from mypaas_git.deploy.reconcile import Reconciler
+from mypaas_git.deploy.request import Request
 from mypaas_git.deploy.retire import Retirer
 from mypaas_git.directives.model import ServiceSpec
-from mypaas_git.errors import LedgerFault, MypaasError, RouteRefused
+from mypaas_git.errors import Cancelled, LedgerFault, MypaasError, ReleaseMissing, RouteRefused
+from mypaas_git.failpoints import reach
 from mypaas_git.ledger.model import Release
 from mypaas_git.ledger.store import Ledger
 from mypaas_git.names import ServiceName
 from mypaas_git.progress import LineProgress, Progress, Tee
 from mypaas_git.routing.rules import owner_of
 from mypaas_git.routing.traefik import Traefik
-from mypaas_git.runtime.base import BuildPlan, Replica, ReplicaPlan, Runtime
+from mypaas_git.runtime.base import BuildPlan, Replica, Runtime
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True)
-class Request:
-    """What is to be deployed: a commit, its spec, and who wants it.
-
-    ``env`` has a value for every variable of the spec, ``context`` begins the tar
-    stream of the commit's files.
-    """
-
-    spec: ServiceSpec
-    env: Mapping[str, str] = field(repr=False)
-    context: Callable[[], Iterator[bytes]]
-    commit: str
-    branch: str
-    who: str
-    fingerprint: str
 
 
 class Engine:
     """Brings releases to life, one at a time per service.
 
     Nothing that serves is touched before its replacement is healthy, save where
-    ``scale`` is 0 and so asks for it. ``health_timeout`` and ``grace`` are seconds.
+    ``scale`` is 0 and so asks for it. ``health_timeout`` is in seconds, ``low_disk`` in
+    bytes; ``entry`` tells where visitors come in.
     """
 
     def __init__(
@@ -65,8 +52,9 @@ class Engine:
         locks: ServiceLocks,
         outputs: Path,
         expand: Callable[[str], str],
+        entry: Entry,
         health_timeout: float,
-        grace: float,
+        low_disk: int,
     ) -> None:
         self._ledger = ledger
         self._runtime = runtime
@@ -75,8 +63,9 @@ class Engine:
         self._reconciler = reconciler
         self._outputs = outputs
         self._expand = expand
+        self._entry = entry
         self._health_timeout = health_timeout
-        self._grace = grace
+        self._low_disk = low_disk
         self.locks = locks
 
     def deploy(self, request: Request, progress: Progress) -> Release:
@@ -88,19 +77,38 @@ class Engine:
         self._runtime.check()
         self._router.check()
         self._refuse_taken_urls(request.spec)
-        self._repair(request.spec.service)
+        before = self._repair(request.spec.service)
         release = self._begin(request)
+        reach("deploy.begun")
         with self._recorded(release) as record:
-            out = Tee(progress, record)
-            attempt = _Attempt(release)
+            attempt = Attempt(release, before, out=Tee(progress, record))
             try:
-                live = self._bring_live(attempt, request, out)
+                live = self._bring_live(attempt, request)
             except BaseException as error:
                 self._give_up(attempt, error, record)
                 raise
+            # From here on nothing that fails may fail the deploy.
             self._retirer.retire(release.service, attempt.replaced)
-            _announce(live, out)
+            live = self._measured(attempt, live)
+            _announce(live, attempt.out)
         return live
+
+    def start(self, live: Release, progress: Progress) -> None:
+        """Have a stopped release serve again; the caller holds the service's lock.
+
+        Raises a MypaasError when it does not get ready.
+        """
+        self._router.check()
+        names = replica_names(live.spec, live.number)
+        progress.step(f"Starting {_counted(names)} ({live.label})")
+        self._reconciler.bring_up(live)
+        gate, timeout = gate_of(live.spec), self._health_timeout
+        start_and_wait(self._runtime, names, gate, timeout, progress.detail)
+        self._router.set(live.spec, names)
+
+    def live(self, service: ServiceName) -> Release | None:
+        """The release that serves, stopped or not."""
+        return self._ledger.live_release(service)
 
     def fate(self, service: ServiceName) -> str:
         """What a pusher whose deploy failed wants to know first."""
@@ -112,14 +120,24 @@ class Engine:
 
     def output(self, release: Release) -> Path:
         """Where the build and deploy log of ``release`` is kept."""
-        return self._outputs / release.service / f"{release.label}.log"
+        return self.outputs(release.service) / f"{release.label}.log"
 
-    def _repair(self, service: ServiceName) -> None:
-        """Mend what a deploy before left broken; what cannot be is about to be replaced."""
+    def outputs(self, service: ServiceName) -> Path:
+        """The directory of a service's logs."""
+        return self._outputs / service
+
+    def _repair(self, service: ServiceName) -> Release | None:
+        """Mend what a deploy before left broken; what cannot be is about to be replaced.
+
+        Returns what is live.
+        """
         try:
-            self._reconciler.reconcile_broken(service)
+            standing = self._ledger.standing(service)
+            if self._reconciler.is_broken(standing, self._runtime.replicas(service)):
+                self._reconciler.reconcile(service)
         except MypaasError as fault:
             log.warning("not-repaired", service=service, error=str(fault))
+        return self._ledger.live_release(service)
 
     def _begin(self, request: Request) -> Release:
         return self._ledger.begin(
@@ -128,25 +146,25 @@ class Engine:
             branch=request.branch,
             who=request.who,
             fingerprint=request.fingerprint,
+            env=request.env,
+            action=request.action,
+            restores=request.restores,
         )
 
-    def _bring_live(self, attempt: _Attempt, request: Request, out: Progress) -> Release:
-        spec, number = request.spec, attempt.release.number
-        out.step(f"Building {spec.service} from Dockerfile")
-        build = BuildPlan(spec.service, number, request.context(), secrets=request.env)
-        image = self._runtime.build(build, out.detail)
+    def _bring_live(self, attempt: Attempt, request: Request) -> Release:
+        spec, out = request.spec, attempt.out
+        image = self._image(attempt, request)
         release = self._ledger.starting(attempt.release, image)
-        old = [r for r in self._runtime.replicas(spec.service) if r.release != number]
-        attempt.replaced = [replica.name for replica in old]
-        plans = replica_plans(spec, number, image, request.env, self._expand)
-        for plan in plans:
-            attempt.created.append(plan.name)
-            self._runtime.create(plan)
+        old = self._create(attempt, request, image)
+        attempt.watch(url_to_probe(spec, attempt.before), self._entry)
         if spec.scale == 0:
-            self._stop(attempt, old, out)
-        self._start(release, plans, out)
+            self._stop(attempt, old)
+        self._start(attempt, request)
+        reach("start.healthy")
+        if request.cancelled():
+            raise Cancelled("cancelled before the switch")
         if spec.scale and spec.scale_mode == "safe":
-            self._stop(attempt, old, out)
+            self._close(attempt, old)
         if spec.urls:
             out.step("Switching traffic")
         with self.locks.hold_routes():
@@ -154,35 +172,94 @@ class Engine:
             self._refuse_taken_urls(spec)
             attempt.switching = True
             self._ledger.switching(release)
-            self._router.set(spec, [plan.name for plan in plans])
-            return self._ledger.live(release, down=attempt.down())
+            reach("switch.recorded")
+            self._router.set(spec, attempt.created)
+            reach("switch.confirmed")
+            live = self._ledger.live(release, attempt.down())
+        reach("ledger.live")
+        return live
 
-    def _start(self, release: Release, plans: Sequence[ReplicaPlan], out: Progress) -> None:
-        count = f"{len(plans)} container{'s' if len(plans) > 1 else ''}"
-        out.step(f"Starting {count} ({release.label})")
-        names = [plan.name for plan in plans]
-        gate = gate_of(release.spec)
-        start_and_wait(self._runtime, names, gate, self._health_timeout, out.detail)
-        for name in names:
-            self._runtime.keep_up(name)
-        # One may have died while others were still being waited for.
-        for name in names:
-            replica = self._runtime.inspect(name)
-            if replica is None or not replica.running:
-                raise exited(self._runtime, name, replica)
+    def _image(self, attempt: Attempt, request: Request) -> str:
+        """The image to run: built now, or that of the release that is restored."""
+        release, restored = attempt.release, request.restores
+        if restored is not None:
+            if restored.built_by not in self._runtime.images(release.service):
+                raise ReleaseMissing(
+                    f"the image of {restored.label} is gone; push its commit "
+                    f"{restored.commit[:7]} again"
+                )
+            return restored.image
+        self._warn_of_low_disk(attempt.out)
+        with self.locks.hold_build(attempt.out, request.cancelled):
+            attempt.out.step(f"Building {release.service} from Dockerfile")
+            plan = BuildPlan(
+                release.service,
+                release.number,
+                request.context(),
+                secrets=request.env,
+                cancelled=request.cancelled,
+                keep=lambda layer: self._ledger.add_layer(release, layer),
+            )
+            image = self._runtime.build(plan, attempt.out.detail)
+        reach("build.built")
+        return image
 
-    def _stop(self, attempt: _Attempt, old: Sequence[Replica], out: Progress) -> None:
-        """Stop what serves, so that old and new never run, or never answer, together."""
+    def _create(self, attempt: Attempt, request: Request, image: str) -> list[Replica]:
+        """Make the new containers, and return those that they are to replace."""
+        spec, number = request.spec, attempt.release.number
+        old = [r for r in self._runtime.replicas(spec.service) if r.release != number]
+        attempt.replaced = [replica.name for replica in old]
+        plans = replica_plans(spec, number, image, request.env, self._expand)
+        for plan in plans:
+            attempt.created.append(plan.name)
+            self._runtime.create(plan)
+            reach("create.created")
+        return old
+
+    def _start(self, attempt: Attempt, request: Request) -> None:
+        names = attempt.created
+        attempt.out.step(f"Starting {_counted(names)} ({attempt.release.label})")
+        start_and_wait(
+            self._runtime,
+            names,
+            gate_of(request.spec),
+            self._health_timeout,
+            attempt.out.detail,
+            cancelled=request.cancelled,
+        )
+        with ThreadPoolExecutor(max_workers=len(names)) as pool:
+            list(pool.map(self._keep_up, names))
+
+    def _keep_up(self, name: str) -> None:
+        """Have the engine restart it from now on; one may have died while others started."""
+        replica = self._runtime.inspect(name)
+        if replica is None or not replica.running:
+            raise exited(self._runtime, name, replica)
+        self._runtime.keep_up(name)
+
+    def _stop(self, attempt: Attempt, old: Sequence[Replica]) -> None:
+        """Stop what serves, so that old and new never run together."""
         running = [replica.name for replica in old if replica.running]
-        live = self._ledger.live_release(attempt.release.service)
         if running:
-            out.step(f"Stopping {', '.join(running)}")
-            attempt.stopped = [r.name for r in old if live and r.release == live.number]
+            attempt.out.step(f"Stopping {', '.join(running)}")
+            before = attempt.before
+            attempt.stopped = [r.name for r in old if before and r.release == before.number]
             attempt.down_since = time.monotonic()
             with ThreadPoolExecutor(max_workers=len(running)) as pool:
-                list(pool.map(lambda name: self._runtime.stop(name, self._grace), running))
+                list(pool.map(self._retirer.stop, running))
+            reach("stop.stopped")
 
-    def _give_up(self, attempt: _Attempt, error: BaseException, record: Progress) -> None:
+    def _close(self, attempt: Attempt, old: Sequence[Replica]) -> None:
+        """Have the old replicas end what they serve before any new one answers."""
+        running = [replica.name for replica in old if replica.running]
+        if attempt.before and running:
+            attempt.out.step(f"Draining {', '.join(running)}")
+            attempt.switching = True
+            attempt.down_since = time.monotonic()
+            self._router.set(attempt.before.spec, [])
+            self._retirer.drain(running, quiet=0.0)
+
+    def _give_up(self, attempt: Attempt, error: BaseException, record: Progress) -> None:
         """Take back whatever the attempt did; the release before serves again."""
         release = attempt.release
         code, message = "internal-error", "internal error"
@@ -197,28 +274,38 @@ class Engine:
             if attempt.stopped and isinstance(error, MypaasError):
                 error.fate = f"the release before is down: {fault.message}"
         try:
-            self._ledger.failed(release, reason=code, message=message, down=attempt.down())
+            seen = attempt.seen()
+            self._ledger.failed(release, reason=code, message=message, down=seen.seconds)
         except MypaasError as fault:
             log.warning("not-recorded", service=release.service, error=str(fault))
         show_failure(error, record)
 
-    def _undo(self, attempt: _Attempt) -> None:
-        service = attempt.release.service
-        live = self._ledger.live_release(service)
+    def _undo(self, attempt: Attempt) -> None:
+        service, live = attempt.release.service, attempt.before
         if attempt.switching:
-            # Another service's file may be what Traefik could not read.
-            for other in self._ledger.live_releases():
-                self._router.write(other.spec, replica_names(other.spec, other.number))
-        if live and attempt.switching:
-            self._router.restore(live.spec, replica_names(live.spec, live.number))
-        elif attempt.switching:
-            self._router.drop(service)
-        for name in attempt.created:
-            self._runtime.remove(name)
+            self._route_back(attempt)
+        if attempt.switching and attempt.release.spec.scale:
+            # Visitors may have got there already.
+            self._retirer.retire(service, attempt.created)
+        else:
+            for name in attempt.created:
+                self._runtime.remove(name)
         if live and attempt.stopped:
             gate, timeout = gate_of(live.spec), self._health_timeout
             start_and_wait(self._runtime, attempt.stopped, gate, timeout, log.info)
-        self._runtime.remove_image(service, attempt.release.number)
+        if attempt.release.restores is None:
+            self._runtime.remove_image(service, attempt.release.number)
+
+    def _route_back(self, attempt: Attempt) -> None:
+        live = attempt.before
+        # Another service's file may be what Traefik could not read.
+        for other in self._ledger.standings():
+            if other.service != attempt.release.service:
+                self._reconciler.write_route(other)
+        if live is None:
+            self._router.drop(attempt.release.service)
+        else:
+            self._router.restore(live.spec, replica_names(live.spec, live.number))
 
     def _refuse_taken_urls(self, spec: ServiceSpec) -> None:
         others = [r.spec for r in self._ledger.live_releases() if r.service != spec.service]
@@ -228,6 +315,22 @@ class Engine:
                 raise RouteRefused(
                     f"{url} belongs to the service '{owner}'; choose another url"
                 )
+
+    def _measured(self, attempt: Attempt, live: Release) -> Release:
+        """The release with what visitors saw of it, as far as it can be recorded."""
+        try:
+            return self._ledger.measured(live, attempt.seen(finished=True))
+        except MypaasError as fault:
+            log.warning("not-recorded", service=live.service, error=str(fault))
+            return live
+
+    def _warn_of_low_disk(self, out: Progress) -> None:
+        path, free, total = self._runtime.free_disk()
+        if free < self._low_disk:
+            out.warning(
+                f"only {_gib(free)} of {_gib(total)} GiB are free in {path}: the build may "
+                f"fail; make room there, or keep fewer images ([docker] keep_releases)"
+            )
 
     @contextlib.contextmanager
     def _recorded(self, release: Release) -> Iterator[Progress]:
@@ -245,22 +348,6 @@ class Engine:
             yield LineProgress(lambda line: _write(file, line))
 
 
-@dataclass
-class _Attempt:
-    """What a deploy has done so far, to be taken back should it fail."""
-
-    release: Release
-    switching: bool = False
-    created: list[str] = field(default_factory=list)
-    replaced: list[str] = field(default_factory=list)
-    stopped: list[str] = field(default_factory=list)
-    down_since: float | None = None
-
-    def down(self) -> float:
-        """Seconds that nothing has answered for the sake of this attempt."""
-        return 0.0 if self.down_since is None else time.monotonic() - self.down_since
-
-
 def show_failure(error: BaseException, progress: Progress) -> None:
     """Say why a deploy failed: the details, then the one line that matters."""
     if isinstance(error, MypaasError):
@@ -273,9 +360,21 @@ def show_failure(error: BaseException, progress: Progress) -> None:
 def _announce(release: Release, out: Progress) -> None:
     seconds = f"{release.seconds or 0:.1f} s"
     down = f"{release.down:.1f}" if release.down else "0"
-    out.done(f"{release.service} {release.label} is live in {seconds}, {down} s down")
+    saw = f" ({release.probes_failed} of {release.probes} probes failed)"
+    out.done(
+        f"{release.service} {release.label} is live in {seconds}, {down} s down"
+        f"{saw if release.probes else ''}"
+    )
     for url in release.spec.urls:
         out.detail(str(url))
+
+
+def _counted(names: Sequence[str]) -> str:
+    return f"{len(names)} container{'s' if len(names) > 1 else ''}"
+
+
+def _gib(size: int) -> str:
+    return f"{size / (1 << 30):.1f}"
 
 
 def _write(file: RawIOBase, line: str) -> None:

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 from mypaas_git.directives.model import Healthcheck, ServiceSpec
-from mypaas_git.errors import StartFailed, Unhealthy
+from mypaas_git.errors import Cancelled, StartFailed, Unhealthy
+from mypaas_git.failpoints import reach
 from mypaas_git.progress import clean_lines
 from mypaas_git.runtime.base import Replica, Runtime
 
 STEADY = 2.0
 """Seconds that a replica without urls or HEALTHCHECK must stay up to count as ready."""
 
-FIRST_POLL, LAST_POLL = 0.02, 0.5
-"""Seconds between two looks at a replica, from the first to the last."""
+FIRST_POLL, LAST_POLL, SHARE = 0.02, 0.5, 0.05
+"""Seconds between two looks at a replica, and their share of the time waited so far: one
+that takes 2 s to get ready is seen at most 0.1 s late."""
 
+CANCEL_POLL = 0.2
 LOG_LINES = 20
 MAX_STATUS_LINE = 4096
 
@@ -58,12 +63,14 @@ def start_and_wait(
     gate: Gate,
     timeout: float,
     report: Callable[[str], None],
+    *,
+    cancelled: Callable[[], bool] = lambda: False,
 ) -> None:
     """Start the replicas, all at the same time, and return once each passes the gate.
 
     ``report`` gets a line for each that does. Raises StartFailed when one does not start
     or exits, and Unhealthy when one is not ready after ``timeout`` seconds; those carry
-    its last lines.
+    its last lines. Raises Cancelled when ``cancelled`` turns true.
     """
     failed = threading.Event()
 
@@ -71,6 +78,7 @@ def start_and_wait(
         try:
             watched = _Watch(runtime, name, gate, timeout, failed)
             runtime.start(name)
+            reach("start.started")
             seconds = watched.wait()
         except BaseException:
             failed.set()
@@ -78,8 +86,9 @@ def start_and_wait(
         report(f"{name} healthy after {seconds:.1f} s")
 
     with ThreadPoolExecutor(max_workers=len(names)) as pool:
+        done = [pool.submit(watch, name) for name in names]
         try:
-            done, _ = wait([pool.submit(watch, n) for n in names], return_when=FIRST_EXCEPTION)
+            _wait(done, failed, cancelled)
         except BaseException:  # Ctrl-C, say: nobody waits for the outcome any more
             failed.set()
             raise
@@ -88,6 +97,17 @@ def start_and_wait(
     errors.sort(key=lambda error: isinstance(error, _GaveUp))
     if errors:
         raise errors[0]
+
+
+def _wait(
+    watches: Sequence[Future[None]], failed: threading.Event, cancelled: Callable[[], bool]
+) -> None:
+    """Return once all have ended, or one has failed and the others soon will."""
+    left = set(watches)
+    while left and not failed.is_set():
+        _, left = wait(left, CANCEL_POLL, return_when=FIRST_EXCEPTION)
+        if left and cancelled():
+            raise Cancelled("cancelled while the containers started")
 
 
 class _GaveUp(Exception):
@@ -113,13 +133,12 @@ class _Watch:
 
     def wait(self) -> float:
         """Return the seconds from its start until the replica was ready."""
-        pause = FIRST_POLL
         while not self._ready():
             if self._seconds() > self._timeout:
                 raise self._unhealthy()
+            pause = min(LAST_POLL, max(FIRST_POLL, self._seconds() * SHARE))
             if self._others_failed.wait(pause):
                 raise _GaveUp
-            pause = min(LAST_POLL, pause * 1.5)
         return self._seconds()
 
     def _ready(self) -> bool:
@@ -176,18 +195,28 @@ def exited(
     return StartFailed(f"{name} exited{code}{after}{said}", details=lines)
 
 
-def ask(address: tuple[str, int], probe: Healthcheck, host: str) -> int:
+def ask(
+    address: tuple[str, int], probe: Healthcheck, host: str, *, secure: bool = False
+) -> int:
     """The status of a GET, all of it within ``probe.timeout`` seconds.
 
     Only the first line of the answer is read (RFC 9112, 4): an app that dribbles, or
     never ends, holds nobody up. Raises OSError, or ValueError for what is not HTTP.
+    ``secure`` asks over TLS, with whatever certificate.
     """
     deadline = time.monotonic() + probe.timeout
     request = (
         f"GET {probe.path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: mypaas-healthcheck\r\n"
         f"Accept: */*\r\nConnection: close\r\n\r\n"
     )
-    with socket.create_connection(address, timeout=probe.timeout) as connection:
+    with contextlib.ExitStack() as stack:
+        connection = stack.enter_context(
+            socket.create_connection(address, timeout=probe.timeout)
+        )
+        if secure:
+            connection = stack.enter_context(
+                _unverified().wrap_socket(connection, server_hostname=host)
+            )
         connection.sendall(request.encode("ascii"))
         answer = b""
         while b"\n" not in answer and len(answer) < MAX_STATUS_LINE:
@@ -200,6 +229,14 @@ def ask(address: tuple[str, int], probe: Healthcheck, host: str) -> int:
     if match is None:
         raise ValueError("the answer is not HTTP")
     return int(match[1])
+
+
+def _unverified() -> ssl.SSLContext:
+    """A new host has no certificate that anybody could check, and this is not about it."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 def _last_lines(runtime: Runtime, name: str) -> list[str]:

@@ -44,6 +44,11 @@ def replica_names(spec: ServiceSpec, release: int) -> list[str]:
     return [replica_name(spec.service, release, n) for n in range(1, spec.replicas + 1)]
 
 
+def ports_of(spec: ServiceSpec) -> frozenset[int]:
+    """The ports on which a container of ``spec`` is reached by others."""
+    return frozenset({spec.port, *(each.container_port for each in spec.publish)})
+
+
 def own_variables(spec: ServiceSpec, release: int, replica: str) -> dict[str, str]:
     """What every container is told about itself."""
     return {

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import structlog
 
 from mypaas_git.deploy.plan import replica_names, replica_plans
-from mypaas_git.directives.model import ServiceSpec
-from mypaas_git.ledger.model import Release
+from mypaas_git.deploy.retire import Retirer
+from mypaas_git.failpoints import reach
+from mypaas_git.ledger.model import Release, Standing, Wanted
 from mypaas_git.ledger.store import Ledger
 from mypaas_git.names import ServiceName
 from mypaas_git.routing.traefik import Traefik
-from mypaas_git.runtime.base import Runtime
+from mypaas_git.runtime.base import Replica, Runtime
 
 log = structlog.get_logger()
 
 
 class Reconciler:
-    """Repairs one service after a crash; doing it twice does nothing more.
+    """Repairs one service at a time; doing it twice does nothing more.
 
-    ``env_of`` gives the values of a spec's variables, ``expand`` turns ``~`` into a path.
+    ``expand`` turns ``~`` into a path, ``erase`` removes what lies outside of the ledger
+    and the engine: a service's repository and logs.
     """
 
     def __init__(
@@ -29,70 +32,143 @@ class Reconciler:
         ledger: Ledger,
         runtime: Runtime,
         router: Traefik,
-        env_of: Callable[[ServiceSpec], Mapping[str, str]],
+        retirer: Retirer,
         expand: Callable[[str], str],
+        erase: Callable[[ServiceName], None],
     ) -> None:
         self._ledger = ledger
         self._runtime = runtime
         self._router = router
-        self._env_of = env_of
+        self._retirer = retirer
         self._expand = expand
+        self._erase = erase
 
     def services(self) -> list[ServiceName]:
         """The services that the ledger knows.
 
         What else carries our label is left alone: with the ledger lost, it is all there is.
         """
-        known = self._ledger.services()
+        known = list(self._ledger.all_services())
         for replica in self._runtime.replicas():
             if replica.service not in known:
                 log.warning("unknown-replica", replica=replica.name)
         return known
 
     def reconcile(self, service: ServiceName) -> None:
-        """Make the live release what runs and what is routed; the lock is held."""
+        """Make what runs and is routed what the ledger says; the lock is held."""
         for release in self._ledger.underway(service):
             self._ledger.failed(
                 release, reason="interrupted", message="the server was interrupted", down=0
             )
             log.warning("interrupted-deploy", service=service, release=release.label)
+        wanted = self._ledger.wanted(service)
         live = self._ledger.live_release(service)
-        wanted = replica_names(live.spec, live.number) if live else []
-        if live:
-            if live.spec.scale == 0:
-                # What an interrupted deploy started may hold its port or volume.
-                self._remove_strays(service, wanted)
-            self._bring_up(live, wanted)
-            self._router.write(live.spec, wanted)
-        else:
+        if wanted.gone:
+            self._remove(service, wanted)
+        elif live is None:
             self._router.drop(service)
-        self._remove_strays(service, wanted)
+            self._remove_strays(service, [])
+        elif wanted is Wanted.STOPPED:
+            self._keep_stopped(live)
+        else:
+            self._keep_running(live)
 
-    def reconcile_broken(self, service: ServiceName) -> None:
-        """Reconcile if a deploy was interrupted or a live replica does not run."""
-        live = self._ledger.live_release(service)
-        wanted = set(replica_names(live.spec, live.number)) if live else set()
-        running = {each.name for each in self._runtime.replicas(service) if each.running}
-        if self._ledger.underway(service) or not wanted <= running:
-            self.reconcile(service)
+    def is_broken(self, standing: Standing, replicas: Sequence[Replica]) -> bool:
+        """Whether there is anything to repair; ``replicas`` are those that the engine has."""
+        live, routed = standing.live, self._router.has(standing.service)
+        own = [each for each in replicas if each.service == standing.service]
+        up = {each.name for each in own if each.up}
+        if standing.underway:
+            return True
+        if standing.wanted.gone or live is None:
+            return bool(own) or routed or standing.wanted is Wanted.ERASED
+        if self.is_misrouted(standing):
+            return True
+        if standing.wanted is Wanted.STOPPED:
+            return bool(up)
+        names = set(replica_names(live.spec, live.number))
+        return not names <= up or bool({each.name for each in own} - names)
 
-    def _bring_up(self, live: Release, wanted: Sequence[str]) -> None:
+    def is_misrouted(self, standing: Standing) -> bool:
+        """Whether the file of the route is not what it should be."""
+        live = standing.live
+        return live is not None and self._router.differs(live.spec, _routed(standing))
+
+    def write_route(self, standing: Standing) -> None:
+        """Write the route of what is live, without waiting for it."""
+        if standing.live is not None:
+            self._router.write(standing.live.spec, _routed(standing))
+
+    def bring_up(self, live: Release) -> None:
+        """Make and start whatever containers of ``live`` are missing or do not run."""
+        wanted = replica_names(live.spec, live.number)
         found = {each.name: each for each in self._runtime.replicas(live.service)}
         missing = [name for name in wanted if name not in found]
         if missing:
             log.warning("replicas-missing", replicas=missing)
-            env = self._env_of(live.spec)
-            for plan in replica_plans(live.spec, live.number, live.image, env, self._expand):
+            plans = replica_plans(live.spec, live.number, live.image, live.env, self._expand)
+            for plan in plans:
                 if plan.name in missing:
                     self._runtime.create(plan)
         for name in wanted:
-            if name in missing or not found[name].running:
+            if name in missing or not found[name].up:
                 self._runtime.start(name)
             self._runtime.keep_up(name)
 
+    def _keep_running(self, live: Release) -> None:
+        wanted = replica_names(live.spec, live.number)
+        if live.spec.scale == 0:
+            # What an interrupted deploy started may hold its port or volume.
+            self._remove_strays(live.service, wanted)
+        self.bring_up(live)
+        self._router.restore(live.spec, wanted)
+        # Only now: Traefik may have been led to them by whoever was interrupted.
+        self._retire_strays(live.service, wanted)
+
+    def _keep_stopped(self, live: Release) -> None:
+        wanted = replica_names(live.spec, live.number)
+        self._router.restore(live.spec, [])
+        self._retire_strays(live.service, wanted)
+        if self._retirer.drain(wanted):
+            with ThreadPoolExecutor(max_workers=len(wanted)) as pool:
+                list(pool.map(self._retirer.stop, wanted))
+
+    def _remove(self, service: ServiceName, wanted: Wanted) -> None:
+        self._router.drop(service)
+        self._retirer.take_away(self._strays(service, []))
+        reach("remove.removed")
+        if self._strays(service, []):
+            return  # this process is about to end: the next one goes on
+        for number in self._runtime.images(service):
+            self._runtime.remove_image(service, number)
+        if wanted is Wanted.ERASED:
+            self._erase(service)
+            self._ledger.forget(service)
+
+    def _retire_strays(self, service: ServiceName, wanted: Sequence[str]) -> None:
+        strays = self._strays(service, wanted)
+        if strays:
+            log.info("strays-retired", replicas=strays)
+            self._retirer.retire(service, strays)
+
     def _remove_strays(self, service: ServiceName, wanted: Sequence[str]) -> None:
+        for name in self._strays(service, wanted):
+            log.info("stray-removed", replica=name)
+            self._runtime.remove(name)
+
+    def _strays(self, service: ServiceName, wanted: Sequence[str]) -> list[str]:
+        """Containers of releases that we know and that are not the live one."""
         known = {release.number for release in self._ledger.releases(service)}
-        for replica in self._runtime.replicas(service):
-            if replica.name not in wanted and replica.release in known:
-                log.info("stray-removed", replica=replica.name)
-                self._runtime.remove(replica.name)
+        return [
+            replica.name
+            for replica in self._runtime.replicas(service)
+            if replica.name not in wanted and replica.release in known
+        ]
+
+
+def _routed(standing: Standing) -> list[str]:
+    """The replicas that visitors are to be led to."""
+    live = standing.live
+    if live is None or standing.wanted is not Wanted.RUNNING:
+        return []
+    return replica_names(live.spec, live.number)

@@ -24,6 +24,7 @@ from dulwich.objects import ObjectID, RawObjectID, hex_to_sha, sha_to_hex
 from dulwich.pack import PackFileDisappeared, extend_pack, write_pack_index_v2
 
 from mypaas_git.errors import GitRefused, PackRefused
+from mypaas_git.failpoints import reach
 from mypaas_git.files import sync_directory
 from mypaas_git.git.check import BLOB, NAMES, Link, check_object
 from mypaas_git.git.deltas import Deltas, inflate
@@ -52,8 +53,10 @@ def ingest(read: Callable[[int], bytes], repository: Repository, limit: int) -> 
         ):
             pack = Path(quarantine) / "new.pack"
             checksum = _receive(read, pack, _Store(repository.store, kinds), limit)
+            reach("receive.quarantined")
             if checksum:
                 _migrate(pack, objects / "pack", checksum)
+            reach("receive.stored")
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise

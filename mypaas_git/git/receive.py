@@ -18,6 +18,7 @@ from dulwich.objects import ZERO_SHA
 from dulwich.protocol import format_ref_line, pkt_seq
 
 from mypaas_git.errors import GitRefused, MypaasError, RefRefused
+from mypaas_git.failpoints import reach
 from mypaas_git.git.commands import (
     SIDE_BAND,
     Command,
@@ -196,6 +197,7 @@ class _Push:
         except Exception:
             log.exception("push failed", push=self._id, service=name)
             self._give_up(self._request.accepted)
+        reach("report.unsent")
         self._pusher.report(self._unpacked, self._request.commands)
         self._pusher.finish(limit)
 

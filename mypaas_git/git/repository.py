@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import shutil
 import tempfile
 import time
@@ -86,6 +87,13 @@ class Repositories:
         if not self.exists(name):
             self._create(name)
         return self.open(name)
+
+    def remove(self, name: ServiceName) -> None:
+        """Remove the repository and all that was ever pushed to it, if there is one."""
+        if self.exists(name):
+            doomed = Path(tempfile.mkdtemp(prefix=".new-", dir=self._root))
+            self._path(name).rename(doomed / "doomed")
+            shutil.rmtree(doomed, ignore_errors=True)
 
     def sweep(self) -> None:
         """Remove what a crash left half made; for a start, when nobody is making any."""
@@ -211,6 +219,27 @@ class Repository:
         # None would mean "whatever it is"; the zero id means "not there".
         return refs.set_if_equals(name, old, new)
 
+    def has_tag(self, name: str) -> bool:
+        return self.ref(f"refs/tags/{name}") is not None
+
+    def set_tag(
+        self, name: str, commit: str, message: str, *, tagger: str, when: float
+    ) -> None:
+        """Make the annotated tag ``name`` of a commit, unless there is one of that name.
+
+        ``when`` is in seconds since the epoch. Raises :class:`RefRefused` as
+        :meth:`move_ref` does, and :class:`GitRefused` when the commit is missing.
+        """
+        if self.has_tag(name):
+            return
+        tag = Tag()
+        tag.name, tag.tagger = name.encode(), _author(tagger)
+        tag.message = message.encode("utf-8", "replace")
+        tag.tag_time, tag.tag_timezone = int(when), 0
+        tag.object = (Commit, self.commit(commit).id)
+        self.store.add_object(tag)
+        self.move_ref(f"refs/tags/{name}", None, _text(tag.id))
+
     def adopt_head(self, ref: str) -> None:
         """Point a HEAD that leads nowhere to ``ref``, so that clones check something out."""
         if self.ref("HEAD") is None:
@@ -328,6 +357,12 @@ def _lock_name(error: FileLocked) -> str:
     name = error.lockfilename
     path = Path(name.decode("utf-8", "replace") if isinstance(name, bytes) else name)
     return clean("/".join(path.parts[-4:]))
+
+
+def _author(name: str) -> bytes:
+    """``name`` as git writes people; git itself drops the same characters."""
+    plain = re.sub(r"[<>\x00-\x1f]", "", name).strip() or "unknown"
+    return f"{plain} <{plain.replace(' ', '.')}@mypaas>".encode()
 
 
 def _id(hex_id: str | None) -> ObjectID:

@@ -85,7 +85,12 @@ class Stream:
 
         Nobody is there any more to read what is written, or the server is stopping.
         """
-        return self._gone.is_set() or self._stopping.is_set() or self._channel.closed
+        return self._stopping.is_set() or self.left
+
+    @property
+    def left(self) -> bool:
+        """Whether the client has left by itself; a server that stops lets deploys end."""
+        return self._gone.is_set() or self._channel.closed
 
     def wait_gone(self, seconds: float | None = None) -> bool:
         """Wait until the client is gone, at most ``seconds``; return whether it is."""

@@ -186,13 +186,13 @@ def test_healthcheck_is_what_gets_asked(paas: Paas, tmp_path: Path) -> None:
 
 
 def test_safe_never_mixes_old_and_new(paas: Paas, tmp_path: Path) -> None:
-    """In safe mode the old replicas stop before the new ones get requests."""
+    """In safe mode the old replicas have ended all requests before the new ones get any."""
     name = unique()
     app = make_app(tmp_path, web_dockerfile(f"url=http://{name}.test", "scale=1 safe"))
     paas.deploy(app, name)
     commit(app, {"x": "1"})
     output = paas.deploy(app, name)
-    assert output.index("healthy after") < output.index("Stopping") < output.index("Switching")
+    assert output.index("healthy after") < output.index("Draining") < output.index("Switching")
 
 
 def test_limits_reach_the_container(paas: Paas, tmp_path: Path) -> None:

@@ -1,0 +1,99 @@
+"""``mypaas rollback``, ``restart`` and the like: what is done to a service that is there."""
+
+from __future__ import annotations
+
+import click
+
+from mypaas_git.access.policy import Verb
+from mypaas_git.cli.command import Command
+from mypaas_git.cli.context import (
+    RELEASE,
+    SERVICE,
+    Context,
+    known_service,
+    pass_context,
+    told_already,
+)
+from mypaas_git.errors import UsageError
+from mypaas_git.names import ServiceName
+from mypaas_git.operations import Asker
+
+
+@click.command("rollback", cls=Command)
+@click.argument("service", type=SERVICE)
+@click.argument("release", type=RELEASE, required=False)
+@pass_context
+def rollback(context: Context, service: ServiceName, release: int | None) -> None:
+    """Serve again what RELEASE (v13) of SERVICE did, by default the one before the live one.
+
+    Its image, directives and variables become a new release; nothing is built.
+    """
+    known_service(context, service, Verb.ROLLBACK)
+    asker = _asker(context)
+    context.app.operations.rollback(service, release, asker)
+
+
+@click.command("redeploy", cls=Command)
+@click.argument("service", type=SERVICE)
+@pass_context
+def redeploy(context: Context, service: ServiceName) -> None:
+    """Build and deploy the live commit of SERVICE afresh, with the variables of today."""
+    known_service(context, service, Verb.REDEPLOY)
+    asker = _asker(context)
+    with told_already():
+        context.app.operations.redeploy(service, asker)
+
+
+@click.command("restart", cls=Command)
+@click.argument("service", type=SERVICE)
+@pass_context
+def restart(context: Context, service: ServiceName) -> None:
+    """Replace the containers of SERVICE by new ones of the same image.
+
+    With a scale of 1 or more the old ones serve until the new ones are healthy.
+    """
+    known_service(context, service, Verb.RESTART)
+    asker = _asker(context)
+    context.app.operations.restart(service, asker)
+
+
+@click.command("stop", cls=Command)
+@click.argument("service", type=SERVICE)
+@pass_context
+def stop(context: Context, service: ServiceName) -> None:
+    """Stop SERVICE until it is started or pushed to; visitors get a 503."""
+    known_service(context, service, Verb.STOP)
+    asker = _asker(context)
+    live = context.app.operations.stop(service, asker)
+    asker.progress.done(f"{service} {live.label} is stopped")
+
+
+@click.command("start", cls=Command)
+@click.argument("service", type=SERVICE)
+@pass_context
+def start(context: Context, service: ServiceName) -> None:
+    """Start SERVICE again, and return when it is healthy."""
+    known_service(context, service, Verb.START)
+    asker = _asker(context)
+    live = context.app.operations.start(service, asker)
+    asker.progress.done(f"{service} {live.label} runs")
+
+
+@click.command("remove", cls=Command)
+@click.argument("service", type=SERVICE)
+@click.option("--yes", is_flag=True, help="Really.")
+@click.option("--with-repo", is_flag=True, help="The repository, logs and history as well.")
+@pass_context
+def remove(context: Context, service: ServiceName, yes: bool, with_repo: bool) -> None:
+    """Remove SERVICE: its containers, images and routes. Volumes are never removed."""
+    known_service(context, service, Verb.REMOVE)
+    if not yes:
+        raise UsageError(f"this ends {service}; say --yes if you mean it")
+    asker = _asker(context)
+    context.app.operations.remove(service, asker, with_repository=with_repo)
+    left = "its volumes stay" if with_repo else "its repository and volumes stay"
+    asker.progress.done(f"{service} is removed; {left}")
+
+
+def _asker(context: Context) -> Asker:
+    return Asker(context.identity, context.progress(), lambda: context.terminal.left)

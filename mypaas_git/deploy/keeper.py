@@ -1,0 +1,117 @@
+"""While the server runs: what should run and be routed is, whatever happens to it."""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from mypaas_git.deploy.lock import ServiceLocks
+from mypaas_git.deploy.reconcile import Reconciler
+from mypaas_git.errors import MypaasError, RouterDown, ServiceBusy
+from mypaas_git.ledger.model import Standing
+from mypaas_git.ledger.store import Ledger
+from mypaas_git.names import ServiceName
+from mypaas_git.routing.traefik import Traefik
+from mypaas_git.runtime.base import Replica, Runtime
+
+log = structlog.get_logger()
+
+INTERVAL = 1.0
+"""Seconds between two looks."""
+PATIENCE = 60.0
+"""Seconds until a service that could not be repaired is tried again, after some tries."""
+TRIES = 5
+
+
+class Keeper:
+    """Looks at the engine, the proxy and the services all the time, and repairs them.
+
+    ``revive`` brings the proxy back, ``repair`` one service, whose lock is held.
+    """
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        runtime: Runtime,
+        router: Traefik,
+        reconciler: Reconciler,
+        locks: ServiceLocks,
+        revive: Callable[[], None],
+        repair: Callable[[ServiceName], None],
+    ) -> None:
+        self._ledger = ledger
+        self._runtime = runtime
+        self._router = router
+        self._reconciler = reconciler
+        self._locks = locks
+        self._revive = revive
+        self._repair = repair
+        self._away = ""
+        self._failures: dict[ServiceName, int] = {}
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="keeper", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Return once the look that is being taken has ended."""
+        self._stopping.set()
+        self._thread.join()
+
+    def look(self) -> None:
+        """Repair whatever is wrong. Raises EngineDown when that cannot be seen."""
+        replicas = self._runtime.replicas()
+        try:
+            self._router.check()
+        except RouterDown as error:
+            log.warning("traefik-revived", why=error.message)
+            self._revive()
+        by_service = defaultdict(list)
+        for replica in replicas:
+            by_service[replica.service].append(replica)
+        for standing in self._ledger.standings():
+            if self._stopping.is_set():
+                return
+            self._look_at(standing, by_service[standing.service])
+
+    def _run(self) -> None:
+        while not self._stopping.wait(INTERVAL):
+            try:
+                self.look()
+                self._say("")
+            except MypaasError as error:
+                self._say(error.message)
+            except Exception:  # nobody else would hear of it, and the next look may be better
+                log.exception("keeper-failed")
+
+    def _say(self, why: str) -> None:
+        """Log what keeps us from looking once, not every second."""
+        if why != self._away:
+            log.warning("keeper", away=why or "no more")
+        self._away = why
+
+    def _look_at(self, standing: Standing, replicas: Sequence[Replica]) -> None:
+        service = standing.service
+        if not self._reconciler.is_broken(standing, replicas):
+            self._failures.pop(service, None)
+            return
+        failures = self._failures.get(service, 0)
+        if failures > TRIES and failures % (PATIENCE / INTERVAL):
+            self._failures[service] = failures + 1
+            return
+        try:
+            with self._locks.hold_now(service, "the server"):
+                now = self._ledger.standing(service)
+                if self._reconciler.is_broken(now, self._runtime.replicas(service)):
+                    log.warning("repairing", service=service)
+                    self._repair(service)
+        except ServiceBusy:
+            return
+        except MypaasError as error:
+            self._failures[service] = failures + 1
+            log.warning("not-repaired", service=service, why=error.message)

@@ -1,0 +1,55 @@
+"""What is to be deployed, and who wants it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from mypaas_git.deploy.lock import never
+from mypaas_git.directives.model import ServiceSpec
+from mypaas_git.ledger.model import Action, Release
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be deployed: a commit, its spec, and who wants it.
+
+    ``env`` has a value for every variable of the spec. ``context`` begins the tar stream
+    of the commit's files; a request that ``restores`` a release takes its image instead.
+    ``cancelled`` tells whether nobody wants it any more, which counts until the switch.
+    """
+
+    spec: ServiceSpec
+    env: Mapping[str, str] = field(repr=False)
+    context: Callable[[], Iterator[bytes]]
+    commit: str
+    branch: str
+    who: str
+    fingerprint: str
+    action: Action = Action.PUSH
+    restores: Release | None = None
+    cancelled: Callable[[], bool] = never
+
+    @classmethod
+    def again(
+        cls,
+        release: Release,
+        action: Action,
+        *,
+        who: str,
+        fingerprint: str,
+        cancelled: Callable[[], bool] = never,
+    ) -> Request:
+        """A request for what ``release`` was: image, spec and variables."""
+        return cls(
+            spec=release.spec,
+            env=release.env,
+            context=lambda: iter(()),
+            commit=release.commit,
+            branch=release.branch,
+            who=who,
+            fingerprint=fingerprint,
+            action=action,
+            restores=release,
+            cancelled=cancelled,
+        )
