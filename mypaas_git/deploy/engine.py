@@ -32,6 +32,10 @@ from mypaas_git.runtime.base import BuildPlan, Replica, Runtime
 
 log = structlog.get_logger()
 
+CLOSED = 0.2
+"""Seconds without a connection after which a closed replica counts as drained: nobody but a
+request that was on its way when it was closed can still come."""
+
 
 class Engine:
     """Brings releases to life, one at a time per service.
@@ -257,7 +261,7 @@ class Engine:
             attempt.switching = True
             attempt.down_since = time.monotonic()
             self._router.set(attempt.before.spec, [])
-            self._retirer.drain(running, quiet=0.0)
+            self._retirer.drain(running, quiet=CLOSED)
 
     def _give_up(self, attempt: Attempt, error: BaseException, record: Progress) -> None:
         """Take back whatever the attempt did; the release before serves again."""
