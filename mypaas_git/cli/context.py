@@ -15,8 +15,10 @@ import click
 
 from mypaas_git.access.policy import Identity, Verb, allow
 from mypaas_git.app import App
-from mypaas_git.errors import MypaasError, ReleaseMissing, ServiceMissing
+from mypaas_git.cli.interrupts import interrupts
+from mypaas_git.errors import Cancelled, MypaasError, ReleaseMissing, ServiceMissing
 from mypaas_git.names import ServiceName
+from mypaas_git.operations import Asker
 from mypaas_git.progress import LineProgress, Progress, clean_lines
 
 
@@ -88,6 +90,14 @@ class Context:
 
         return LineProgress(show)
 
+    @contextlib.contextmanager
+    def asking(self) -> Iterator[Asker]:
+        """Whoever runs this command, as one who wants something done to a service."""
+        with interrupts() as interrupted:
+            yield Asker(
+                self.identity, self.progress(), lambda: self.terminal.left or interrupted()
+            )
+
     def read_all(self, limit: int) -> bytes:
         """Everything on standard input, up to ``limit`` bytes."""
         found = b""
@@ -158,8 +168,10 @@ def local_identity() -> Identity:
 
 @contextlib.contextmanager
 def told_already() -> Iterator[None]:
-    """End the command with 1 on a failure that its progress has told already."""
+    """End the command with 1, or 130, on a failure that its progress has told already."""
     try:
         yield
+    except Cancelled as error:
+        raise click.exceptions.Exit(130) from error
     except MypaasError as error:
         raise click.exceptions.Exit(1) from error

@@ -16,7 +16,6 @@ from mypaas_git.cli.context import (
 )
 from mypaas_git.errors import UsageError
 from mypaas_git.names import ServiceName
-from mypaas_git.operations import Asker
 
 
 @click.command("rollback", cls=Command)
@@ -29,8 +28,8 @@ def rollback(context: Context, service: ServiceName, release: int | None) -> Non
     Its image, directives and variables become a new release; nothing is built.
     """
     known_service(context, service, Verb.ROLLBACK)
-    asker = _asker(context)
-    context.app.operations.rollback(service, release, asker)
+    with context.asking() as asker:
+        context.app.operations.rollback(service, release, asker)
 
 
 @click.command("redeploy", cls=Command)
@@ -39,8 +38,7 @@ def rollback(context: Context, service: ServiceName, release: int | None) -> Non
 def redeploy(context: Context, service: ServiceName) -> None:
     """Build and deploy the live commit of SERVICE afresh, with the variables of today."""
     known_service(context, service, Verb.REDEPLOY)
-    asker = _asker(context)
-    with told_already():
+    with context.asking() as asker, told_already():
         context.app.operations.redeploy(service, asker)
 
 
@@ -53,8 +51,8 @@ def restart(context: Context, service: ServiceName) -> None:
     With a scale of 1 or more the old ones serve until the new ones are healthy.
     """
     known_service(context, service, Verb.RESTART)
-    asker = _asker(context)
-    context.app.operations.restart(service, asker)
+    with context.asking() as asker:
+        context.app.operations.restart(service, asker)
 
 
 @click.command("stop", cls=Command)
@@ -63,9 +61,9 @@ def restart(context: Context, service: ServiceName) -> None:
 def stop(context: Context, service: ServiceName) -> None:
     """Stop SERVICE until it is started or pushed to; visitors get a 503."""
     known_service(context, service, Verb.STOP)
-    asker = _asker(context)
-    live = context.app.operations.stop(service, asker)
-    asker.progress.done(f"{service} {live.label} is stopped")
+    with context.asking() as asker:
+        live = context.app.operations.stop(service, asker)
+        asker.progress.done(f"{service} {live.label} is stopped")
 
 
 @click.command("start", cls=Command)
@@ -74,9 +72,9 @@ def stop(context: Context, service: ServiceName) -> None:
 def start(context: Context, service: ServiceName) -> None:
     """Start SERVICE again, and return when it is healthy."""
     known_service(context, service, Verb.START)
-    asker = _asker(context)
-    live = context.app.operations.start(service, asker)
-    asker.progress.done(f"{service} {live.label} runs")
+    with context.asking() as asker:
+        live = context.app.operations.start(service, asker)
+        asker.progress.done(f"{service} {live.label} runs")
 
 
 @click.command("remove", cls=Command)
@@ -89,11 +87,7 @@ def remove(context: Context, service: ServiceName, yes: bool, with_repo: bool) -
     known_service(context, service, Verb.REMOVE)
     if not yes:
         raise UsageError(f"this ends {service}; say --yes if you mean it")
-    asker = _asker(context)
-    context.app.operations.remove(service, asker, with_repository=with_repo)
-    left = "its volumes stay" if with_repo else "its repository and volumes stay"
-    asker.progress.done(f"{service} is removed; {left}")
-
-
-def _asker(context: Context) -> Asker:
-    return Asker(context.identity, context.progress(), lambda: context.terminal.left)
+    with context.asking() as asker:
+        context.app.operations.remove(service, asker, with_repository=with_repo)
+        left = "its volumes stay" if with_repo else "its repository and volumes stay"
+        asker.progress.done(f"{service} is removed; {left}")

@@ -136,10 +136,14 @@ def deploy(context: Context, directory: Path) -> None:
         commit = taken.write_to(
             repository.path, old, author, f"Deploy of {directory.absolute().name}"
         )
-        push = Push(
-            repository, RefUpdate(ref, old, commit), context.identity, context.progress()
-        )
-        with told_already():
+        with context.asking() as asker, told_already():
+            push = Push(
+                repository,
+                RefUpdate(ref, old, commit),
+                asker.identity,
+                asker.progress,
+                asker.cancelled,
+            )
             app.hook.deploy(push, service, lambda: repository.move_ref(ref, old, commit))
 
 
@@ -172,9 +176,9 @@ def post_receive(context: Context) -> None:
     """
     path = Path(os.environ.get("GIT_DIR", ".")).resolve()
     failed = False
-    with Repository.at(path) as repository:
+    with Repository.at(path) as repository, context.asking() as asker:
         for update in _ref_updates(context.read_all(1 << 20)):
-            push = Push(repository, update, context.identity, context.progress())
+            push = Push(repository, update, asker.identity, asker.progress, asker.cancelled)
             try:
                 app = context.app
             except MypaasError as error:

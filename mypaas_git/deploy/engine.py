@@ -287,7 +287,7 @@ class Engine:
     def _undo(self, attempt: Attempt) -> None:
         service, live = attempt.release.service, attempt.before
         if attempt.switching:
-            self._route_back(attempt)
+            self._route_back(service)
         if attempt.switching and attempt.release.spec.scale:
             # Visitors may have got there already.
             self._retirer.retire(service, attempt.created)
@@ -300,16 +300,12 @@ class Engine:
         if attempt.release.restores is None:
             self._runtime.remove_image(service, attempt.release.number)
 
-    def _route_back(self, attempt: Attempt) -> None:
-        live = attempt.before
+    def _route_back(self, service: ServiceName) -> None:
         # Another service's file may be what Traefik could not read.
         for other in self._ledger.standings():
-            if other.service != attempt.release.service:
+            if other.service != service:
                 self._reconciler.write_route(other)
-        if live is None:
-            self._router.drop(attempt.release.service)
-        else:
-            self._router.restore(live.spec, replica_names(live.spec, live.number))
+        self._reconciler.restore_route(self._ledger.standing(service))
 
     def _refuse_taken_urls(self, spec: ServiceSpec) -> None:
         others = [r.spec for r in self._ledger.live_releases() if r.service != spec.service]

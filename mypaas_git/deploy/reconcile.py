@@ -99,6 +99,13 @@ class Reconciler:
         if standing.live is not None:
             self._router.write(standing.live.spec, _routed(standing))
 
+    def restore_route(self, standing: Standing) -> None:
+        """Lead visitors to what is live, or nowhere; wait for the proxy if it answers."""
+        if standing.live is None:
+            self._router.drop(standing.service)
+        else:
+            self._router.restore(standing.live.spec, _routed(standing))
+
     def bring_up(self, live: Release) -> None:
         """Make and start whatever containers of ``live`` are missing or do not run."""
         wanted = replica_names(live.spec, live.number)
