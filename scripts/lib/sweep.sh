@@ -13,6 +13,11 @@ sweep() {
     return $status
 }
 
+# sweep_machines: engines of their own that test runs have left running.
+sweep_machines() {
+    [ "$(id -u)" != 0 ] || PYTHONPATH=tests .venv/bin/python -m support.machine
+}
+
 # sweep_dead: what test runs have left that did not come to their end. A test's
 # namespace names the process that it belonged to: mypaas-test-PID-N.
 sweep_dead() {

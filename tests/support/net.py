@@ -72,8 +72,9 @@ def fetch(
     host: str | None = None,
     headers: dict[str, str] | None = None,
     seconds: float = 10,
+    address: str = "127.0.0.1",
 ) -> Answer:
-    """GET ``url`` from the proxy on 127.0.0.1, as if its host's name led there.
+    """GET ``url`` from the proxy at ``address``, as if its host's name led there.
 
     ``host`` overrides the Host header (and SNI). The certificate is not checked:
     without a public name there is none that could be.
@@ -82,9 +83,9 @@ def fetch(
     name = host or parts.netloc
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     if parts.scheme == "https":
-        connection: http.client.HTTPConnection = _Secure(web_secure, name, seconds)
+        connection: http.client.HTTPConnection = _Secure(address, web_secure, name, seconds)
     else:
-        connection = http.client.HTTPConnection("127.0.0.1", web, timeout=seconds)
+        connection = http.client.HTTPConnection(address, web, timeout=seconds)
     try:
         connection.request("GET", path, headers={**(headers or {}), "Host": name})
         reply = connection.getresponse()
@@ -96,10 +97,10 @@ def fetch(
 
 
 class _Secure(http.client.HTTPConnection):
-    """HTTPS to 127.0.0.1 that asks for the certificate of another name."""
+    """HTTPS to ``address`` that asks for the certificate of another name."""
 
-    def __init__(self, port: int, name: str, seconds: float) -> None:
-        super().__init__("127.0.0.1", port, timeout=seconds)
+    def __init__(self, address: str, port: int, name: str, seconds: float) -> None:
+        super().__init__(address, port, timeout=seconds)
         self._name = name
 
     def connect(self) -> None:

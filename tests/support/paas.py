@@ -13,6 +13,7 @@ from pathlib import Path
 
 from support.engine import sweep
 from support.keys import public_keys, ssh_key
+from support.machine import Machine
 from support.net import Answer, fetch, free_port, wait_until
 from support.stockgit import clean_env, git, ssh_command, ssh_options
 
@@ -32,8 +33,11 @@ class Paas:
 
     domain = "paas.test"
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, machine: Machine | None = None) -> None:
+        """With a ``machine`` it runs there, on that machine's engine."""
         self.root = root
+        self.machine = machine
+        self.address = machine.address if machine else "127.0.0.1"
         self.namespace = f"{PREFIX}-{os.getpid()}-{next(_numbers)}"
         self.home = root / "home"
         self.user_home = root / "user"
@@ -52,7 +56,9 @@ class Paas:
             "--web-listen": self.web,
             "--web-secure-listen": self.web_secure,
         }
-        ports = [part for name, port in listens.items() for part in (name, f"127.0.0.1:{port}")]
+        ports = [
+            part for name, port in listens.items() for part in (name, f"{self.address}:{port}")
+        ]
         done = self.cli(
             # No email: nobody is to ask the real Let's Encrypt for a certificate.
             *("server", "init", "--domain", self.domain),
@@ -66,7 +72,7 @@ class Paas:
         assert self.process is None, "it runs already"
         with (self.root / "out").open("wb") as out, (self.root / "err").open("ab") as err:
             self.process = subprocess.Popen(
-                [MYPAAS, "server", "start"],
+                [*self._inside, MYPAAS, "server", "start"],
                 env=self.env(env),
                 stdin=subprocess.DEVNULL,
                 stdout=out,
@@ -81,7 +87,7 @@ class Paas:
         if process.poll() is not None and not self.ready_line():
             self.process = None
             raise AssertionError(f"server start ended with {process.returncode}:\n{self.log()}")
-        lines = [f"[127.0.0.1]:{self.ssh_port} {key}" for key in public_keys(self.home)]
+        lines = [f"[{self.address}]:{self.ssh_port} {key}" for key in public_keys(self.home)]
         self.known_hosts.write_text("".join(lines))
 
     def stop(self, sig: signal.Signals = signal.SIGTERM, *, seconds: float = 60) -> int:
@@ -107,7 +113,8 @@ class Paas:
             if self.process is not None:
                 self.stop()
         finally:
-            sweep(self.namespace)
+            if self.machine is None:
+                sweep(self.namespace)
 
     def ready_line(self) -> str:
         """``ready ssh=… web=… web_secure=…`` once it was printed, else nothing."""
@@ -124,25 +131,33 @@ class Paas:
     def env(self, env: Mapping[str, str] | None = None) -> dict[str, str]:
         """The environment of the server and of its shell."""
         ours = {"MYPAAS_HOME": str(self.home), "HOME": str(self.user_home)}
+        if self.machine:
+            ours["DOCKER_HOST"] = self.machine.docker_host
         return clean_env({**ours, **(env or {})})
+
+    @property
+    def _inside(self) -> list[str]:
+        return self.machine.inside if self.machine else []
 
     def cli(
         self, *argv: str, stdin: str = "", cwd: Path | None = None, seconds: float = 120
     ) -> subprocess.CompletedProcess[str]:
         """``mypaas argv`` in the server's shell."""
-        return _run([MYPAAS, *argv], self.env(), stdin, cwd or self.root, seconds)
+        return _run(
+            [*self._inside, MYPAAS, *argv], self.env(), stdin, cwd or self.root, seconds
+        )
 
     def ssh(
         self, *argv: str, key: Path | None = None, stdin: str = "", seconds: float = 120
     ) -> subprocess.CompletedProcess[str]:
         """``ssh mypaas@server argv`` with the admin's key, or another."""
         options = ssh_options(key or self.admin, self.known_hosts)
-        where = ["-p", str(self.ssh_port), "mypaas@127.0.0.1"]
+        where = ["-p", str(self.ssh_port), f"mypaas@{self.address}"]
         return _run(["ssh", *options, *where, *argv], clean_env(), stdin, self.root, seconds)
 
     def url(self, service: str) -> str:
         """The git remote of a service."""
-        return f"ssh://mypaas@127.0.0.1:{self.ssh_port}/{service}"
+        return f"ssh://mypaas@{self.address}:{self.ssh_port}/{service}"
 
     def git_env(self, key: Path | None = None) -> dict[str, str]:
         """What git needs in its environment to reach this server."""
@@ -172,7 +187,7 @@ class Paas:
     ) -> Answer:
         """GET ``url`` through Traefik, whatever its host's name resolves to."""
         ports = {"web": self.web, "web_secure": self.web_secure}
-        return fetch(url, host=host, headers=headers, **ports)
+        return fetch(url, host=host, headers=headers, address=self.address, **ports)
 
 
 def _run(
