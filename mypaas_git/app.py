@@ -21,10 +21,12 @@ from mypaas_git.hook import PostReceive
 from mypaas_git.ledger.store import Ledger
 from mypaas_git.routing import proxy
 from mypaas_git.routing.traefik import Traefik
+from mypaas_git.runtime.builder import Builder, Limits
+from mypaas_git.runtime.classic import Caps
 from mypaas_git.runtime.client import Client
 from mypaas_git.runtime.docker import DockerRuntime
 from mypaas_git.runtime.proxy import ProxyContainer
-from mypaas_git.settings import Settings, load
+from mypaas_git.settings import Docker, Settings, load
 
 
 class Home:
@@ -69,7 +71,10 @@ class App:
         self.repositories = Repositories(self.home.repositories)
         self.ledger = Ledger(self.home.ledger)
         self.runtime = DockerRuntime(
-            self.client, namespace=docker.namespace, network=settings.network
+            self.client,
+            Builder(self.client, docker.builder, _limits(docker)),
+            namespace=docker.namespace,
+            network=settings.network,
         )
         self.proxy = ProxyContainer(
             self.client,
@@ -151,6 +156,11 @@ class App:
         if not path.exists():
             write_atomically(path, secrets.token_urlsafe(32).encode())
         return path.read_text("ascii").strip()
+
+
+def _limits(docker: Docker) -> Limits:
+    caps = Caps(memory=docker.build_memory, cpus=docker.build_cpus)
+    return Limits(timeout=docker.build_timeout, caps=caps)
 
 
 def _host_rules(settings: Settings) -> host.HostRules:
