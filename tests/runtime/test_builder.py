@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from support.apps import BASE, unique
 from support.builds import Bench, tar
 from support.engine import docker
 from support.net import wait_until
+from support.relay import Relay
 
-from mypaas_git.errors import BuildFailed, Cancelled
+from mypaas_git.errors import BuildFailed, Cancelled, EngineDown
 from mypaas_git.runtime.builder import Limits
 from mypaas_git.runtime.transcript import Flood
 
@@ -188,6 +193,35 @@ def test_a_line_without_end_is_cut(bench: Bench) -> None:
     bench.build(f"FROM {BASE}\nRUN {endless}\n")
     assert all(len(line) <= 2000 for line in bench.lines)
     assert bench.lines[-1].startswith("app-")
+
+
+# The SDK forgets to close a socket that could not be connected.
+@pytest.mark.parametrize("choice", ["classic", "buildkit"])
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_the_engine_goes_away(
+    engine: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, choice: str
+) -> None:
+    """A build that ends with its engine is no fault of the Dockerfile."""
+    relay = Relay(tmp_path / "docker.sock")
+    relay.open()
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{relay.path}")
+    words = f"sleep {302 + time.time() % 1:.6f}"
+    with contextlib.closing(Bench(choice)) as bench:
+        bench.build(f"FROM {BASE}\n")
+
+        def cut() -> None:
+            wait_until(lambda: running(words), "it runs")
+            relay.close()
+
+        down = threading.Thread(target=cut)
+        down.start()
+        with pytest.raises(EngineDown):
+            bench.build(f"FROM {BASE}\nRUN exec {words}\n")
+        down.join()
+        relay.open()
+        wait_until(lambda: not running(words), "its process is gone", seconds=5)
+    relay.close()
+    gc.collect()
 
 
 def test_no_client_for_buildkit(engine: None) -> None:
