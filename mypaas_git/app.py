@@ -25,10 +25,12 @@ from mypaas_git.names import ServiceName
 from mypaas_git.operations import Operations
 from mypaas_git.routing import proxy
 from mypaas_git.routing.traefik import Traefik
+from mypaas_git.runtime.builder import Builder, Limits
+from mypaas_git.runtime.classic import Caps
 from mypaas_git.runtime.client import Client
 from mypaas_git.runtime.docker import DockerRuntime
 from mypaas_git.runtime.proxy import ProxyContainer
-from mypaas_git.settings import Settings, load
+from mypaas_git.settings import Docker, Settings, load
 
 
 class Home:
@@ -74,7 +76,10 @@ class App:
         self.repositories = Repositories(self.home.repositories)
         self.ledger = Ledger(self.home.ledger)
         self.runtime = DockerRuntime(
-            self.client, namespace=docker.namespace, network=settings.network
+            self.client,
+            Builder(self.client, docker.builder, _limits(docker)),
+            namespace=docker.namespace,
+            network=settings.network,
         )
         self.proxy = ProxyContainer(
             self.client,
@@ -90,9 +95,11 @@ class App:
             cert_resolver=proxy.RESOLVER if settings.init.email else None,
             secure_port=settings.http.web_secure.port,
         )
+        locks = ServiceLocks(self.home.locks, docker.builds)
         self.retirer = Retirer(
             self.runtime,
             self.ledger,
+            locks,
             drain=docker.drain_timeout,
             grace=docker.stop_timeout,
             keep=docker.keep_releases,
@@ -113,7 +120,7 @@ class App:
             router=self.router,
             retirer=self.retirer,
             reconciler=self.reconciler,
-            locks=ServiceLocks(self.home.locks, docker.builds),
+            locks=locks,
             outputs=self.home.logs,
             expand=lambda source: host.expand(source, rules),
             entry=self._entry,
@@ -176,6 +183,11 @@ class App:
         if not path.exists():
             write_atomically(path, secrets.token_urlsafe(32).encode())
         return path.read_text("ascii").strip()
+
+
+def _limits(docker: Docker) -> Limits:
+    caps = Caps(memory=docker.build_memory, cpus=docker.build_cpus)
+    return Limits(timeout=docker.build_timeout, caps=caps)
 
 
 def _host_rules(settings: Settings) -> host.HostRules:

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, NewType, get_type_hints
 
 import toml
 
@@ -39,6 +39,10 @@ class Address:
         return cls(match[1] or match[2], int(match[3]))
 
 
+Cap = NewType("Cap", int)
+"""A limit in bytes that 0, or "" in config.toml, lifts."""
+
+
 @dataclass(frozen=True)
 class Init:
     domain: str = ""
@@ -60,15 +64,16 @@ class Http:
 
 @dataclass(frozen=True)
 class Docker:
-    """``health_timeout``, ``drain_timeout`` and ``stop_timeout`` are in seconds, ``low_disk``
-    is in bytes.
-    """
+    """Times are in seconds, ``build_memory`` and ``low_disk`` in bytes; a cap of 0 is none."""
 
     namespace: str = "mypaas"
     network: str = ""
     traefik_image: str = "traefik:v3.7"
     keep_releases: int = 5
     builder: str = "auto"
+    build_timeout: float = 1800.0
+    build_memory: Cap = Cap(0)
+    build_cpus: int = 0
     engine: str = "docker"
     builds: int = 2
     health_timeout: float = 60.0
@@ -197,10 +202,10 @@ def _convert(kind: Any, value: Any) -> Any:
         return Address.parse(value)
     if kind is str and isinstance(value, str):
         return value
-    if kind is int and isinstance(value, str):
-        return _size(value)
-    if kind is int and isinstance(value, int) and not isinstance(value, bool):
-        return value
+    if kind is Cap:
+        return Cap(0 if value == "" else _convert(int, value))
+    if kind is int and isinstance(value, (str, int)) and not isinstance(value, bool):
+        return _size(value) if isinstance(value, str) else value
     if kind is float:
         return _seconds(value)
     if (
@@ -253,9 +258,14 @@ _RULES: dict[str, tuple[Callable[[Any], object], str]] = {
     "[docker] keep_releases": (lambda v: 1 <= v <= 1000, "must lie between 1 and 1000"),
     "[docker] builds": (lambda v: 1 <= v <= 100, "must lie between 1 and 100"),
     "[docker] builder": (
-        lambda v: v in ("auto", "classic"),
-        'is not supported; use "auto" or "classic"',
+        lambda v: v in ("auto", "buildkit", "classic"),
+        'is not supported; use "auto", "buildkit" or "classic"',
     ),
+    "[docker] build_memory": (
+        lambda v: v == 0 or v >= 6 << 20,
+        'is less than any build needs, 6m; write "" for no cap',
+    ),
+    "[docker] build_cpus": (lambda v: 0 <= v <= 1024, "must lie between 0 (no cap) and 1024"),
     "[docker] engine": (lambda v: v == "docker", 'is not supported; use "docker"'),
     "[git] branches": (
         lambda v: v and all(map(_REF.fullmatch, v)),
@@ -325,6 +335,10 @@ namespace = {namespace}  # label value and prefix of everything that is created
 # network = "<namespace>-net"
 # traefik_image = "traefik:v3.7"
 # keep_releases = 5
+# builder = "auto"  # BuildKit if a docker client can drive it, else "classic"; or "buildkit"
+# build_timeout = "30m"
+# build_memory = ""  # "2g" caps the steps of a build; only the classic builder can
+# build_cpus = 0  # the same for CPUs
 # health_timeout = "60s"  # how long a new release may take to get ready
 # drain_timeout = "30s"  # how long requests in flight on an old replica may take to end
 # stop_timeout = "10s"  # how long it may then take to stop

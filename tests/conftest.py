@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 
 import pytest
 from support import engine as docker_engine
+from support.builds import Bench
 from support.paas import Paas
 from support.registry import run_registry
 
@@ -56,3 +58,24 @@ def paas(engine: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Paa
         yield shared
     finally:
         shared.close()
+
+
+@pytest.fixture(params=["classic", "buildkit"])
+def bench(engine: None, request: pytest.FixtureRequest) -> Iterator[Bench]:
+    """Either builder, as everything that they share must hold for both."""
+    with contextlib.closing(Bench(str(request.param))) as made:
+        yield made
+
+
+@pytest.fixture
+def classic(engine: None) -> Iterator[Bench]:
+    """The engine's classic builder."""
+    with contextlib.closing(Bench("classic")) as made:
+        yield made
+
+
+@pytest.fixture
+def buildkit(engine: None) -> Iterator[Bench]:
+    """BuildKit through a docker client."""
+    with contextlib.closing(Bench("buildkit")) as made:
+        yield made

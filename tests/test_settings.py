@@ -35,6 +35,16 @@ def test_the_rendered_template_reads_back(tmp_path: Path) -> None:
     assert settings.load(write(tmp_path, settings.render(wanted))) == wanted
 
 
+@pytest.mark.parametrize("builder", ["auto", "buildkit", "classic"])
+def test_the_limits_of_builds(tmp_path: Path, builder: str) -> None:
+    """Times in seconds, memory in bytes; nothing is no cap."""
+    text = f'[docker]\nbuilder = "{builder}"\nbuild_timeout = "90m"\nbuild_cpus = 2\n'
+    for memory, size in (("2g", 2 << 30), ("", 0), ("0", 0)):
+        docker = settings.load(write(tmp_path, f'{text}build_memory = "{memory}"\n')).docker
+        assert (docker.builder, docker.build_timeout) == (builder, 5400)
+        assert (docker.build_memory, docker.build_cpus) == (size, 2)
+
+
 def test_secrets_of_a_service_win_and_never_show(tmp_path: Path) -> None:
     """[env.<service>] wins over [env]; no repr of the settings carries a value."""
     loaded = settings.load(
@@ -63,6 +73,13 @@ def test_secrets_of_a_service_win_and_never_show(tmp_path: Path) -> None:
         ('[init]\ndomain = "x`) || Host(`y"\n', "[init] domain"),
         ('[docker]\nhealth_timeout = "soon"\n', "[docker] health_timeout"),
         ('[docker]\nengine = "swarm"\n', "[docker] engine"),
+        ('[docker]\nbuilder = "kaniko"\n', "[docker] builder: 'kaniko' is not supported"),
+        ('[docker]\nbuild_timeout = "0s"\n', "[docker] build_timeout: '0s' is not a time"),
+        ('[docker]\nbuild_memory = "1m"\n', "[docker] build_memory: 1048576 is less than"),
+        ('[docker]\nbuild_memory = "much"\n', "[docker] build_memory: 'much' is not a size"),
+        ("[docker]\nbuild_memory = false\n", "[docker] build_memory: False is not"),
+        ("[docker]\nbuild_cpus = 0.5\n", "[docker] build_cpus: 0.5 is not a whole number"),
+        ("[docker]\nbuild_cpus = -1\n", "[docker] build_cpus: -1 must lie between 0"),
         ("[env]\n'a b' = 'x'\n", "[env] a b"),
         ("domain = 'x'\n", "'domain' must stand in a section"),
         ("[init\n", "is not valid TOML"),

@@ -200,7 +200,7 @@ class Engine:
                 release.service,
                 release.number,
                 request.context(),
-                secrets=request.env,
+                secrets=request.secrets,
                 cancelled=request.cancelled,
                 keep=lambda layer: self._ledger.add_layer(release, layer),
             )

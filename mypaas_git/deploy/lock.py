@@ -104,7 +104,14 @@ class ServiceLocks:
                     said = True
                     progress.step(f"Waiting to build: {self._builds} builds run already")
                 time.sleep(POLL)
+            fcntl.flock(stack.enter_context(self._open(".layers")), fcntl.LOCK_SH)
             yield
+
+    @contextlib.contextmanager
+    def hold_layers(self) -> Iterator[bool]:
+        """Keep builds from beginning; yields False when one runs that may need any layer."""
+        with self._open(".layers") as descriptor:
+            yield _try(descriptor)
 
     @contextlib.contextmanager
     def hold_routes(self) -> Iterator[None]:

@@ -30,6 +30,12 @@ class Request:
     restores: Release | None = None
     cancelled: Callable[[], bool] = never
 
+    @property
+    def secrets(self) -> dict[str, str]:
+        """The variables whose values do not stand in the Dockerfile anyway."""
+        hidden = {each.key for each in self.spec.env if each.value is None}
+        return {key: value for key, value in self.env.items() if key in hidden}
+
     @classmethod
     def again(
         cls,

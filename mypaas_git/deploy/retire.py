@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import structlog
 
+from mypaas_git.deploy.lock import ServiceLocks
 from mypaas_git.deploy.plan import ports_of
 from mypaas_git.errors import MypaasError
 from mypaas_git.failpoints import reach
@@ -43,6 +44,7 @@ class Retirer:
         self,
         runtime: Runtime,
         ledger: Ledger,
+        locks: ServiceLocks,
         *,
         drain: float,
         grace: float,
@@ -52,6 +54,7 @@ class Retirer:
         self._hand_over = hand_over
         self._runtime = runtime
         self._ledger = ledger
+        self._locks = locks
         self._drain = drain
         self._grace = grace
         self._keep = keep
@@ -136,9 +139,10 @@ class Retirer:
         for number in self._runtime.images(service):
             if number not in kept:
                 self._runtime.remove_image(service, number)
-        if not self._ledger.underway(service):
-            self._runtime.remove_layers(self._ledger.layers(service))
-            self._ledger.forget_layers(service)
+        with self._locks.hold_layers() as unused:
+            if unused:
+                self._runtime.remove_layers(self._ledger.layers(service))
+                self._ledger.forget_layers(service)
 
 
 def kept_images(releases: Sequence[Release], keep: int) -> set[int]:

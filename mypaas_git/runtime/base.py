@@ -36,8 +36,10 @@ class BuildPlan:
     """One image to be made, of the tar stream ``context``.
 
     ``secrets`` can be mounted by the Dockerfile (``RUN --mount=type=secret,id=KEY``) where
-    the builder knows how. ``cancelled`` tells whether nobody wants the image any more;
-    ``keep`` is told the id of each layer that was made, for when the build fails.
+    the builder knows how, and are hidden in what it prints. ``cancelled`` tells, to any
+    thread, whether nobody wants the image any more. ``keep`` is told the id of each layer
+    that this build made, as it is made, for when the build fails; where the builder has a
+    cache that clears itself up, it hears of none.
     """
 
     service: ServiceName
@@ -127,9 +129,6 @@ class Runtime(Protocol):
     ) -> Iterator[bytes]:
         """What a container printed, as it comes; ``tail`` is a number of lines."""
 
-    def remove_layers(self, ids: Iterable[str]) -> None:
-        """Remove these images, newest first, unless they have a tag or others stand on them."""
-
     def free_disk(self) -> tuple[Path, int, int]:
         """Where the engine keeps images, with the free and all bytes of that disk."""
 
@@ -138,3 +137,10 @@ class Runtime(Protocol):
 
     def remove_image(self, service: ServiceName, release: int) -> None:
         """Remove the image of a release; one that is missing or in use is left."""
+
+    def remove_layers(self, ids: Iterable[str]) -> None:
+        """Remove layers, named in the order in which ``BuildPlan.keep`` was told of them.
+
+        The newest goes first. One that has a tag, that another image or a container needs,
+        or that is gone, is left. A build that is just about to continue from one would fail.
+        """

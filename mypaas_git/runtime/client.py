@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import docker
 import requests
 import urllib3
-from docker.errors import APIError, DockerException
+from docker.errors import APIError, DockerException, NotFound
 
 from mypaas_git.errors import EngineDown
 
@@ -40,13 +40,22 @@ class Client:
         with self._lock:
             if self._api is None:
                 with engine_errors():
-                    self._api = _connect()
+                    self._api = _connect("auto")
             return self._api
 
-    def image(self, name: str) -> dict[str, Any]:
-        """All that the engine knows of an image. Raises the SDK's ImageNotFound."""
-        inspect: Callable[[str], dict[str, Any]] = self.api.inspect_image
-        return inspect(name)
+    def another(self) -> docker.APIClient:
+        """A connection of the caller's own, to be closed by it."""
+        version = self.api.api_version
+        with engine_errors():
+            return _connect(version)
+
+    def image(self, name: str) -> dict[str, Any] | None:
+        """What the engine knows of an image, by its name or id; None if there is none."""
+        api: Any = self.api  # the stubs leave this call's types out
+        with engine_errors(), contextlib.suppress(NotFound):
+            found: dict[str, Any] = api.inspect_image(name)
+            return found
+        return None
 
     def close(self) -> None:
         with self._lock:
@@ -55,8 +64,8 @@ class Client:
                 self._api = None
 
 
-def _connect() -> docker.APIClient:
-    client = docker.from_env(version="auto", timeout=TIMEOUT, max_pool_size=64)
+def _connect(version: str) -> docker.APIClient:
+    client = docker.from_env(version=version, timeout=TIMEOUT, max_pool_size=64)
     return client.api
 
 

@@ -23,7 +23,7 @@ from mypaas_git.errors import NameRefused, PortInUse, StartFailed
 from mypaas_git.names import ServiceName, release_label
 from mypaas_git.runtime import processes
 from mypaas_git.runtime.base import BuildPlan, Replica, ReplicaPlan
-from mypaas_git.runtime.builder import build
+from mypaas_git.runtime.builder import Builder
 from mypaas_git.runtime.client import Client, engine_errors, explanation
 
 NAMESPACE = "mypaas.namespace"
@@ -43,8 +43,11 @@ class DockerRuntime:
     the replica ``hello.v1.1`` is the container ``mypaas.hello.v1.1``.
     """
 
-    def __init__(self, client: Client, *, namespace: str, network: str) -> None:
+    def __init__(
+        self, client: Client, builder: Builder, *, namespace: str, network: str
+    ) -> None:
         self._client = client
+        self._builder = builder
         self._namespace = namespace
         self._network = network
         self._root: Path | None = None
@@ -67,7 +70,7 @@ class DockerRuntime:
 
     def build(self, plan: BuildPlan, log: Callable[[str], None]) -> str:
         image = self._image(plan.service, plan.release)
-        build(self._client.api, plan.context, image, (NAMESPACE, self._namespace), log)
+        self._builder.build(plan, image, (NAMESPACE, self._namespace), log)
         return image
 
     def create(self, plan: ReplicaPlan) -> None:
@@ -164,12 +167,6 @@ class DockerRuntime:
                 tail="all" if tail is None else tail,
             )
 
-    def remove_layers(self, ids: Iterable[str]) -> None:
-        for id_ in reversed(list(ids)):
-            with engine_errors(), contextlib.suppress(APIError):
-                if not self._client.image(id_)["RepoTags"]:
-                    self._client.api.remove_image(id_)
-
     def free_disk(self) -> tuple[Path, int, int]:
         with engine_errors():
             if self._root is None:
@@ -193,6 +190,15 @@ class DockerRuntime:
             return
         with engine_errors(), contextlib.suppress(APIError):
             self._client.api.remove_image(self._image(service, release))
+
+    def remove_layers(self, ids: Iterable[str]) -> None:
+        for each in reversed(list(ids)):
+            data = self._client.image(each)
+            if data is None or data.get("RepoTags") or data.get("RepoDigests"):
+                continue
+            with engine_errors(), contextlib.suppress(APIError):
+                # Without its parents, which may be anybody's.
+                self._client.api.remove_image(data["Id"], noprune=True)
 
     def _repository(self, service: ServiceName) -> str:
         return f"{self._namespace}/{service}"
