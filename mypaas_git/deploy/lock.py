@@ -127,7 +127,7 @@ class ServiceLocks:
         progress: Progress,
         cancelled: Callable[[], bool],
     ) -> None:
-        said = 0.0
+        said = float("-inf")
         while not _try(descriptor):
             if cancelled():
                 raise Cancelled(f"cancelled while it waited for {_holder(descriptor)}")
