@@ -19,7 +19,7 @@ from mypaas_git.directives.model import ServiceSpec
 from mypaas_git.directives.parse import parse_dockerfile
 from mypaas_git.errors import DirectivesInvalid, DockerfileMissing, MypaasError, RefRefused
 from mypaas_git.failpoints import reach
-from mypaas_git.git.receive import RefUpdate
+from mypaas_git.git.receive import Move, RefUpdate
 from mypaas_git.git.repository import Repository
 from mypaas_git.ledger.model import Action, Release
 from mypaas_git.names import ServiceName, release_label
@@ -67,7 +67,7 @@ class PostReceive:
         self._lookup = lookup
         self._rules = rules
 
-    def deploy(self, push: Push, service: ServiceName, move: Callable[[], None]) -> None:
+    def deploy(self, push: Push, service: ServiceName, move: Move) -> None:
         """Deploy a commit that the branch does not name yet, then have ``move`` move it.
 
         Raises a MypaasError, already told to the pusher, that ends with what is live.
@@ -76,12 +76,13 @@ class PostReceive:
             push.progress.step(_received(push))
             spec = self._read(push, service, pinned=True)
             with self._turn(push, service):
-                _refuse_moved(push, push.update.old)
+                push.repository.check_there(push.commit)
+                now = _place(push)
                 push.repository.check_movable(push.update.ref)
                 self._tell_of_rollback(push, service)
                 release = self._engine.deploy(self._request(push, spec), push.progress)
                 reach("ref.unmoved")
-                move()
+                move(now)
                 reach("ref.moved")
                 tag_release(push.repository, release)
         except MypaasError as error:
@@ -98,7 +99,7 @@ class PostReceive:
             spec = self._read(push, default, pinned=False)
             service = spec.service
             with self._turn(push, service):
-                _refuse_moved(push, push.update.new)
+                _refuse_moved(push)
                 release = self._engine.deploy(self._request(push, spec), push.progress)
                 tag_release(push.repository, release)
         except BaseException as error:
@@ -222,14 +223,34 @@ def _received(push: Push) -> str:
     return f"Received {push.commit[:7]} from {push.identity.name} ({push.branch})"
 
 
-def _refuse_moved(push: Push, expected: str | None) -> None:
+def _place(push: Push) -> str | None:
+    """Where the branch is, from where it may go to the commit.
+
+    Whoever moved it on while we waited may have, as long as all of theirs is part of the
+    commit. A branch that was set back, as by a rollback, was meant to be. Raises RefRefused.
+    """
+    old, now = push.update.old, push.repository.ref(push.update.ref)
+    if now == old:
+        return now
+    is_ancestor = push.repository.is_ancestor
+    moved_on = now is not None and (old is None or is_ancestor(old, now))
+    if now is None or not moved_on or not is_ancestor(now, push.commit):
+        raise _moved(push, now)
+    return now
+
+
+def _refuse_moved(push: Push) -> None:
     """Somebody else may have deployed while we waited for the lock."""
     now = push.repository.ref(push.update.ref)
-    if now != expected:
-        raise RefRefused(
-            f"{push.branch} moved to {now[:7] if now else 'nothing'} in the meantime; "
-            f"fetch, merge and push again"
-        )
+    if now != push.update.new:
+        raise _moved(push, now)
+
+
+def _moved(push: Push, now: str | None) -> RefRefused:
+    return RefRefused(
+        f"{push.branch} moved to {now[:7] if now else 'nothing'} in the meantime; "
+        f"fetch, merge and push again"
+    )
 
 
 def put_back(push: Push) -> None:

@@ -88,7 +88,7 @@ class Operations:
                 asker.cancelled,
                 Action.REDEPLOY,
             )
-            self._hook.deploy(push, service, lambda: None)
+            self._hook.deploy(push, service, lambda _=None: None)
 
     def stop(self, service: ServiceName, asker: Asker) -> Release:
         """Let the containers end what they serve, and stop them until :meth:`start`."""

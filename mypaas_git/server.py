@@ -24,7 +24,7 @@ from mypaas_git.errors import (
     ServiceBusy,
 )
 from mypaas_git.git.ingest import sweep
-from mypaas_git.git.receive import RefUpdate, receive_pack
+from mypaas_git.git.receive import Deploy, Move, RefUpdate, receive_pack
 from mypaas_git.git.repository import Repository
 from mypaas_git.git.upload import refuse, upload_pack
 from mypaas_git.hook import Push, tag_release
@@ -182,14 +182,12 @@ class Front:
                 push_id=push_id,
             )
 
-    def _deploy(
-        self, identity: Identity, service: ServiceName, stream: Stream
-    ) -> Callable[[Repository, RefUpdate, Progress, Callable[[], None]], None]:
+    def _deploy(self, identity: Identity, service: ServiceName, stream: Stream) -> Deploy:
         def deploy(
             repository: Repository,
             update: RefUpdate,
             progress: Progress,
-            move: Callable[[], None],
+            move: Move,
         ) -> None:
             log.info("push", commit=update.new, ref=update.ref)
             push = Push(repository, update, identity, progress, lambda: stream.left)

@@ -144,7 +144,9 @@ def deploy(context: Context, directory: Path) -> None:
                 asker.progress,
                 asker.cancelled,
             )
-            app.hook.deploy(push, service, lambda: repository.move_ref(ref, old, commit))
+            app.hook.deploy(
+                push, service, lambda now=None: repository.move_ref(ref, now or old, commit)
+            )
 
 
 @server.command("retire", cls=Command, hidden=True)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from threading import Lock
+from typing import Protocol
 
 import structlog
 from dulwich.errors import GitProtocolError
@@ -35,7 +36,7 @@ from mypaas_git.git.wire import AGENT, Stream, Wire
 from mypaas_git.names import ServiceName
 from mypaas_git.progress import LineProgress, Progress
 
-__all__ = ["Deploy", "RefUpdate", "Stream", "receive_pack"]
+__all__ = ["Deploy", "Move", "RefUpdate", "Stream", "receive_pack"]
 
 SHOWN_FAULTS = 10
 """Refused refs that get a line of their own before the report."""
@@ -52,7 +53,14 @@ _CAPABILITIES = [
 
 log = structlog.get_logger()
 
-Deploy = Callable[[Repository, RefUpdate, Progress, Callable[[], None]], None]
+
+class Move(Protocol):
+    """Moves the branch, from where the client saw it or from ``now``. Raises RefRefused."""
+
+    def __call__(self, now: str | None = None, /) -> None: ...
+
+
+Deploy = Callable[[Repository, RefUpdate, Progress, Move], None]
 """Makes a commit live, then as its last step calls ``move()``, which moves the branch.
 
 A :class:`MypaasError` leaves the branch where it was and is the reason that git prints.
@@ -258,9 +266,9 @@ class _Push:
     def _make_live(self, repository: Repository, update: RefUpdate) -> None:
         moved = False
 
-        def move() -> None:
+        def move(now: str | None = None, /) -> None:
             nonlocal moved
-            repository.move_ref(update.ref, update.old, update.new)
+            repository.move_ref(update.ref, now or update.old, update.new)
             moved = True
             repository.adopt_head(update.ref)
 

@@ -16,6 +16,7 @@ from typing import TypeVar
 import structlog
 from dulwich.errors import ChecksumMismatch, NotGitRepository, RefFormatError
 from dulwich.file import FileLocked
+from dulwich.graph import can_fast_forward
 from dulwich.object_store import DiskObjectStore
 from dulwich.objects import (
     S_ISGITLINK,
@@ -194,6 +195,26 @@ class Repository:
             raise RefRefused(f"{clean(name)[:80]} is not a name for a ref") from None
         if not moved:
             raise RefRefused(f"{clean(name)} moved meanwhile: fetch it, merge, and push again")
+
+    def is_ancestor(self, older: str, newer: str) -> bool:
+        """Whether everything that led to the commit ``older`` led to ``newer`` as well."""
+        try:
+            return can_fast_forward(self.dulwich, _id(older), _id(newer))
+        except KeyError:
+            return False
+
+    def check_there(self, id_: str) -> None:
+        """Raise :class:`RepositoryMissing` unless ``id_`` is in what has this path now.
+
+        While somebody waited, the repository may have been removed, and even made anew.
+        """
+        try:
+            with Repository.at(self.path) as now:
+                now.kind(id_)
+        except GitRefused:
+            raise RepositoryMissing(
+                "the repository was removed in the meantime; push again to create it anew"
+            ) from None
 
     def check_movable(self, name: str) -> None:
         """Raise :class:`RefRefused` when a lock file keeps ``name`` from being moved.
