@@ -5,87 +5,18 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
-from support import engine
-from support.apps import BASE, commit, make_app, unique, web_dockerfile
+from support.agreement import all_agree, connected, containers, page
+from support.apps import commit, files_dockerfile, head, make_app, unique, web_dockerfile
 from support.keys import ssh_key
-from support.net import wait_until
 from support.paas import Paas
 from support.pushing import Pushing, pushing
 from support.stockgit import git, ssh_options
-
-
-def files_dockerfile(name: str, *, ready_after: float = 0) -> str:
-    """An app whose pages are the files of its commit; nothing is run to build it."""
-    wait = f"sleep {ready_after}; " if ready_after else ""
-    return (
-        f"FROM {BASE}\n# mypaas.url=http://{name}.test\n# mypaas.scale=1\n"
-        f"COPY . /www/\nCMD {wait}exec httpd -f -p 80 -h /www\n"
-    )
-
-
-def releases(paas: Paas, name: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads(paas.cli("releases", name, "--json").stdout)
-    return found
-
-
-def refs(paas: Paas, name: str) -> dict[str, str]:
-    """What the server's repository has, by names; tags are peeled."""
-    repository = paas.home / "repos" / f"{name}.git"
-    listed = git(repository, "for-each-ref", "--format=%(refname) %(*objectname) %(objectname)")
-    return {words[0]: words[1] for words in map(str.split, listed.stdout.splitlines())}
-
-
-def containers(paas: Paas, name: str) -> list[str]:
-    return engine.containers(paas.namespace, f"label=mypaas.service={name}")
-
-
-def images(paas: Paas, name: str) -> set[str]:
-    return set(
-        engine.docker("images", f"{paas.namespace}/{name}", "--format", "{{.Tag}}").split()
-    )
-
-
-def all_agree(paas: Paas, name: str) -> list[dict[str, Any]]:
-    """Fail unless branch, tags, ledger, containers and images tell one story.
-
-    Returns the releases, newest first; old replicas have gone.
-    """
-    rows = releases(paas, name)
-    assert not [row for row in rows if row["state"] not in ("live", "retired", "failed")]
-    (live,) = [row for row in rows if row["state"] == "live"]
-    known = refs(paas, name)
-    assert known["refs/heads/main"] == live["commit"]
-    tags = {
-        ref.removeprefix("refs/tags/release/"): id_
-        for ref, id_ in known.items()
-        if ref.startswith("refs/tags/")
-    }
-    served = [row for row in rows if row["live"]]
-    assert tags == {row["release"]: row["commit"] for row in served}
-    expected = [f"{paas.namespace}.{name}.{live['release']}.1"]
-    wait_until(lambda: containers(paas, name) == expected, f"only {expected} is left")
-    wait_until(
-        lambda: images(paas, name) <= {row["image"].rpartition(":")[2] for row in served},
-        "no image of a failed attempt is left",
-    )
-    assert engine.inspect(expected[0])["Config"]["Image"] == live["image"]
-    return rows
-
-
-def page(paas: Paas, name: str, path: str = "") -> str:
-    return paas.get(f"http://{name}.test/{path}").text
-
-
-def head(app: Path) -> str:
-    return git(app, "rev-parse", "HEAD").stdout.strip()
 
 
 def clones(app: Path, count: int) -> list[Path]:
@@ -115,25 +46,6 @@ def live_page_is_of_the_tip(paas: Paas, name: str, apps: list[Path]) -> None:
     for number in range(len(apps)):
         found = paas.get(f"http://{name}.test/c{number}").status
         assert found == (200 if f"c{number}" in listed else 404), (number, listed)
-
-
-def ended(paas: Paas, name: str, number: int) -> dict[str, Any]:
-    """The row of an attempt once it is over."""
-
-    def row() -> dict[str, Any]:
-        return next(each for each in releases(paas, name) if each["release"] == f"v{number}")
-
-    wait_until(lambda: row()["state"] in ("live", "retired", "failed"), f"v{number} ends")
-    return row()
-
-
-@contextlib.contextmanager
-def connected(paas: Paas, replica: str) -> Iterator[socket.socket]:
-    """A visitor of a replica who stays, so that its drain lasts as long as the block."""
-    found = engine.inspect(f"{paas.namespace}.{replica}")["NetworkSettings"]["Networks"]
-    (network,) = found.values()
-    with socket.create_connection((network["IPAddress"], 80)) as connection:
-        yield connection
 
 
 @contextlib.contextmanager

@@ -38,6 +38,15 @@ def web_dockerfile(
     return "\n".join(lines) + "\n"
 
 
+def files_dockerfile(name: str, *, ready_after: float = 0) -> str:
+    """An app whose pages are the files of its commit; nothing is run to build it."""
+    wait = f"sleep {ready_after}; " if ready_after else ""
+    return (
+        f"FROM {BASE}\n# mypaas.url=http://{name}.test\n# mypaas.scale=1\n"
+        f"COPY . /www/\nCMD {wait}exec httpd -f -p 80 -h /www\n"
+    )
+
+
 def _escaped(text: str) -> str:
     return text.replace("\\", "\\\\").replace("\n", "\\n").replace("'", "'\\''")
 
@@ -71,4 +80,8 @@ def commit(app: Path, files: Mapping[str, str | bytes], message: str = "Change")
         target.write_bytes(content.encode() if isinstance(content, str) else content)
     git(app, "add", "-A")
     git(app, "commit", "-q", "--allow-empty", "-m", message)
+    return git(app, "rev-parse", "HEAD").stdout.strip()
+
+
+def head(app: Path) -> str:
     return git(app, "rev-parse", "HEAD").stdout.strip()
