@@ -135,8 +135,10 @@ class Retirer:
 
     def prune(self, service: ServiceName) -> None:
         """Remove images that neither serve nor are kept for a rollback, and spare layers."""
+        # The ledger last: the image of a deploy that begins just now must find its row there.
+        found = self._runtime.images(service)
         kept = kept_images(self._ledger.releases(service), self._keep)
-        for number in self._runtime.images(service):
+        for number in found:
             if number not in kept:
                 self._runtime.remove_image(service, number)
         with self._locks.hold_layers() as unused:
