@@ -8,16 +8,22 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from support import engine
-from support.agreement import containers, images, page, releases
+from support.agreement import containers, images, page
 from support.apps import BASE, commit, files_dockerfile, make_app, unique, web_dockerfile
 from support.net import wait_until
 from support.paas import Paas
+from support.stockgit import git
 
 
-def configure(paas: Paas, line: str) -> None:
-    """Add a line to [docker] in config.toml."""
+def configure(paas: Paas, *lines: str) -> None:
+    """Have the [docker] section of config.toml say this, whatever it said of these keys."""
     config = paas.home / "config.toml"
-    config.write_text(config.read_text().replace("[docker]\n", f"[docker]\n{line}\n"))
+    text = config.read_text()
+    for line in lines:
+        key = line.partition(" ")[0]
+        text = re.sub(rf"^{key} = .*\n", "", text, flags=re.MULTILINE)
+        text = text.replace("[docker]\n", f"[docker]\n{line}\n")
+    config.write_text(text)
 
 
 def versions(paas: Paas, directory: Path, count: int) -> tuple[Path, str]:
@@ -35,13 +41,25 @@ def rolled_back(paas: Paas, name: str, *to: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def steps() -> str:
+    """What was run to make the images that the engine has, untagged ones too."""
+    ids = engine.docker("images", "-aq").split()
+    # Others' may go in between.
+    return engine.docker(
+        "inspect", "-f", "{{.ContainerConfig.Cmd}}", *sorted(set(ids)), check=False
+    )
+
+
 def left(paas: Paas, name: str, *tags: str) -> None:
     """Wait until these images of a service are left, and no others."""
     wait_until(lambda: images(paas, name) == set(tags), f"{tags} of {images(paas, name)}")
 
 
 def test_images_beyond_keep_releases_go(new_paas: Callable[[], Paas], tmp_path: Path) -> None:
-    """Those that served last stay, counted by image: a rollback makes an old one young."""
+    """Those that served last stay, counted by image: a rollback makes an old one young.
+
+    The live one always does, and a start of the server makes up for what was missed.
+    """
     paas = new_paas()
     configure(paas, "keep_releases = 2")
     paas.start()
@@ -59,6 +77,12 @@ def test_images_beyond_keep_releases_go(new_paas: Callable[[], Paas], tmp_path: 
     gone = paas.ssh("rollback", name, "v1")
     assert gone.returncode == 1
     assert "the image of v1 is gone; push its commit" in gone.stderr
+    rolled_back(paas, name, "v2")
+    paas.stop()
+    configure(paas, "keep_releases = 1")
+    paas.start()
+    left(paas, name, "v2")  # however old, it serves
+    assert page(paas, name) == "2"
 
 
 def test_failed_attempts_cost_no_rollback_target(
@@ -66,10 +90,11 @@ def test_failed_attempts_cost_no_rollback_target(
 ) -> None:
     """However many fail, in whatever way, what served stays and nothing of theirs does."""
     paas = new_paas()
-    configure(paas, 'keep_releases = 2\nhealth_timeout = "2s"')
+    configure(paas, "keep_releases = 2", 'health_timeout = "2s"', 'builder = "classic"')
     paas.start()
     app, name = versions(paas, tmp_path, 2)
     good = (app / "Dockerfile").read_text()
+    live = [f"{paas.namespace}.{name}.v2.1"]
     url = f"# mypaas.url=http://{name}.test\n"
     for what, code in (
         ("RUN echo on the way && false", "build-failed"),
@@ -80,46 +105,24 @@ def test_failed_attempts_cost_no_rollback_target(
         done = paas.push(app, name)
         assert f"({code}: " in done.stderr
         left(paas, name, "v1", "v2")
-        assert containers(paas, name) == [f"{paas.namespace}.{name}.v2.1"]
-    stopped = "status=exited"
-    wait_until(
-        lambda: not engine.docker("ps", "-aq", "--filter", stopped, "--filter", f"name={name}"),
-        "no stopped container is left",
-    )
+        wait_until(lambda: containers(paas, name) == live, "only v2's container is left")
     rolled_back(paas, name)
     assert page(paas, name) == "1"
+    git(app, "fetch", "-q", paas.url(name), "main", env=paas.git_env())
     commit(app, {"Dockerfile": good})
-    paas.ssh("rollback", name, "v2")
-    assert page(paas, name) == "2"
-
-
-def test_the_live_image_stays_however_old(new_paas: Callable[[], Paas], tmp_path: Path) -> None:
-    """With one image to keep it is the one that serves, over restarts of the server."""
-    paas = new_paas()
-    paas.start()
-    app, name = versions(paas, tmp_path, 3)
-    rolled_back(paas, name, "v1")
-    paas.stop()
-    configure(paas, "keep_releases = 1")
-    paas.start()
-    left(paas, name, "v1")
-    assert page(paas, name) == "1"
-    assert paas.ssh("restart", name).returncode == 0
-    left(paas, name, "v1")
-    commit(app, {"index.html": "new"})
     assert paas.push(app, name, "main", "--force").returncode == 0
-    left(paas, name, releases(paas, name)[0]["release"])
+    wait_until(lambda: name not in steps(), "the layers of failed builds are gone")
 
 
 def test_a_low_disk_is_told_before_the_build(
     new_paas: Callable[[], Paas], tmp_path: Path
 ) -> None:
-    """With the figures, where it is, and what to do; enough room is not worth a word."""
+    """With the figures, where it is, and what to do."""
     paas = new_paas()
     configure(paas, 'low_disk = "900000g"')
     paas.start()
-    app, name = versions(paas, tmp_path, 0)
-    commit(app, {"index.html": "x"})
+    name = unique()
+    app = make_app(tmp_path, files_dockerfile(name), {"index.html": "x"})
     said = paas.deploy(app, name)
     root = engine.docker("info", "-f", "{{.DockerRootDir}}")
     warning = re.search(
@@ -131,12 +134,6 @@ def test_a_low_disk_is_told_before_the_build(
     assert 0 < float(warning[1]) <= float(warning[2])
     assert warning.start() < said.index("Building")
     assert "GiB are free" in paas.cli("releases", "output", name).stdout
-    paas.stop()
-    config = paas.home / "config.toml"
-    config.write_text(config.read_text().replace("900000g", "1m"))
-    paas.start()
-    commit(app, {"index.html": "y"})
-    assert "GiB" not in paas.deploy(app, name)
 
 
 @contextmanager
