@@ -23,7 +23,7 @@ from mypaas_git.errors import (
     ServerRunning,
     ServiceBusy,
 )
-from mypaas_git.git.ingest import sweep
+from mypaas_git.git.ingest import sweep, sweep_packs
 from mypaas_git.git.receive import RefUpdate, receive_pack
 from mypaas_git.git.repository import Repository
 from mypaas_git.git.upload import refuse, upload_pack
@@ -92,6 +92,7 @@ class Server:
 
     def _recover(self) -> None:
         """Make what runs and is routed, and the branches, agree with the ledger."""
+        self._app.home.sweep()
         self._app.repositories.sweep()
         for name in self._app.repositories.names():
             self._clear(name)
@@ -126,6 +127,7 @@ class Server:
             ):
                 repository.clear_locks()
                 sweep(repository.path / "objects", 0.0)
+                sweep_packs(repository.path / "objects" / "pack")
         except MypaasError as error:
             log.warning("not-cleared", service=name, why=str(error))
 

@@ -237,7 +237,10 @@ class Repository:
         tag.message = message.encode("utf-8", "replace")
         tag.tag_time, tag.tag_timezone = int(when), 0
         tag.object = (Commit, self.commit(commit).id)
-        self.store.add_object(tag)
+        try:
+            self.store.add_object(tag)
+        except FileLocked as error:
+            raise RefRefused(f"the tag {clean(name)} is locked: {_lock_name(error)}") from None
         self.move_ref(f"refs/tags/{name}", None, _text(tag.id))
 
     def adopt_head(self, ref: str) -> None:
@@ -311,8 +314,9 @@ class Repository:
         raise GitRefused(f"a tag of a tag, more than {MAX_PEELS} times, is not stored here")
 
     def clear_locks(self) -> None:
-        """Remove the lock files of refs; for a start, when nobody can hold one."""
-        for path in (*self.path.glob("*.lock"), *self.path.glob("refs/**/*.lock")):
+        """Remove the lock files of refs and objects; for a start, when nobody can hold one."""
+        patterns = ("*.lock", "refs/**/*.lock", "objects/??/*.lock")
+        for path in (path for pattern in patterns for path in self.path.glob(pattern)):
             log.warning("stale-lock-removed", path=str(path))
             path.unlink(missing_ok=True)
 
