@@ -189,9 +189,12 @@ class PostReceive:
 
 def tag_release(repository: Repository, release: Release) -> None:
     """Have the tag ``release/vN`` say who deployed what; a live release needs none to serve."""
+    name = f"release/{release.label}"
     try:
+        if repository.has_tag(name):
+            return
         repository.set_tag(
-            f"release/{release.label}",
+            name,
             release.commit,
             _tag_message(release),
             tagger=release.who,
