@@ -224,14 +224,15 @@ class Repository:
 
     def set_tag(
         self, name: str, commit: str, message: str, *, tagger: str, when: float
-    ) -> None:
+    ) -> bool:
         """Make the annotated tag ``name`` of a commit, unless there is one of that name.
 
-        ``when`` is in seconds since the epoch. Raises :class:`RefRefused` as
-        :meth:`move_ref` does, and :class:`GitRefused` when the commit is missing.
+        Returns whether there was none. ``when`` is in seconds since the epoch. Raises
+        :class:`RefRefused` as :meth:`move_ref` does, and :class:`GitRefused` when the commit
+        is missing.
         """
         if self.has_tag(name):
-            return
+            return False
         tag = Tag()
         tag.name, tag.tagger = name.encode(), _author(tagger)
         tag.message = message.encode("utf-8", "replace")
@@ -242,6 +243,7 @@ class Repository:
         except FileLocked as error:
             raise RefRefused(f"the tag {clean(name)} is locked: {_lock_name(error)}") from None
         self.move_ref(f"refs/tags/{name}", None, _text(tag.id))
+        return True
 
     def adopt_head(self, ref: str) -> None:
         """Point a HEAD that leads nowhere to ``ref``, so that clones check something out."""
