@@ -126,7 +126,6 @@ class Server:
         try:
             with self._app.engine.locks.hold_now(service, "the starting server"):
                 self._repair(service)
-                self._app.retirer.prune(service)
         except ServiceBusy as error:
             log.info("not-reconciled", service=service, why=str(error))
         except MypaasError as error:
@@ -158,10 +157,13 @@ class Server:
                 sweep_packs(repository.path / "objects" / "pack")
         except MypaasError as error:
             log.warning("not-cleared", service=name, why=str(error))
+        except Exception:  # as in _recover_one
+            log.exception("not-cleared", service=name)
 
     def _repair(self, service: ServiceName) -> None:
-        """Make what runs, what is routed, the branch and the tags agree with the ledger."""
+        """Make what runs, is routed and is kept, the branch and the tags as the ledger says."""
         self._app.reconciler.reconcile(service)
+        self._app.retirer.prune(service)
         live = self._app.ledger.live_release(service)
         if live is None or not self._app.repositories.exists(service):
             return
