@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import secrets
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +24,7 @@ from support.invariants import live_of, settled
 from support.kills import Kills
 from support.net import being_answered, wait_until
 from support.paas import Paas
-from support.stockgit import git
+from support.stockgit import clean_env, git
 from support.visitors import Visitors
 
 from mypaas_git.failpoints import POINTS, VARIABLE
@@ -31,6 +32,7 @@ from mypaas_git.failpoints import POINTS, VARIABLE
 SCALES = {"create.created": "2", "start.started": "2", "stop.stopped": "0"}
 OF_A_REMOVAL = ("remove.recorded", "remove.removed")
 OF_A_ROLLBACK = ("switch.confirmed", "ledger.live", "ref.unmoved", "ref.moved", "tag.set")
+OF_A_SHELL = ("build.built", "create.created", "switch.confirmed", "ledger.live", "ref.moved")
 PUSHED = [point for point in POINTS if point not in OF_A_REMOVAL]
 LIVE = POINTS.index("ledger.live")
 """From this one on it is the new release that is live."""
@@ -129,7 +131,7 @@ def check_visitors(visitors: Visitors) -> None:
 def test_every_point_has_a_scenario() -> None:
     """A new failpoint is not forgotten here."""
     assert {*PUSHED, *OF_A_REMOVAL} == set(POINTS)
-    assert set(OF_A_ROLLBACK) <= set(PUSHED)
+    assert {*OF_A_ROLLBACK, *OF_A_SHELL} <= set(PUSHED)
 
 
 @pytest.mark.parametrize("point", PUSHED)
@@ -237,6 +239,50 @@ def test_killed_with_a_stopped_service(service: Service) -> None:
     service.recovered()
     assert json.loads(paas.ssh("status", name, "--json").stdout)["health"] == "stopped"
     service.check_next_push(3)
+
+
+@pytest.mark.parametrize("point", OF_A_SHELL)
+def test_a_killed_deploy_of_a_shell(service: Service, point: str) -> None:
+    """The server, which runs on, sees that nobody finishes it, and does."""
+    paas, name, shell = service.paas, service.name, service.app
+    # Not deployed from a repository: the server makes the commit.
+    files = page_files(name, "v1")
+    commit(shell, {**files, "Dockerfile": f"# mypaas.service={name}\n{files['Dockerfile']}"})
+    assert paas.cli("server", "deploy", str(shell)).returncode == 0
+    settled(paas, name)
+    commit(shell, {"index.html": "v2"})
+    with Visitors(paas, name, "v1", "v2") as visitors:
+        killed = paas.cli("server", "deploy", str(shell), env={VARIABLE: point})
+        assert killed.returncode == -signal.SIGKILL
+        _, wrong = settled(paas, name)
+    assert wrong == [], paas.log()[-5000:]
+    check_visitors(visitors)
+    assert service.page() == ("v2" if POINTS.index(point) >= LIVE else "v1")
+
+
+def test_a_killed_build_ends(service: Service) -> None:
+    """The step that was underway makes no image when everybody has forgotten about it."""
+    paas, name = service.paas, service.name
+    service.deploy(1)
+    files = page_files(name, "v2")
+    slow = f"{files['Dockerfile']}RUN echo {name}; sleep 4\n"
+    commit(service.app, {**files, "Dockerfile": slow})
+    with subprocess.Popen(
+        ["git", "-C", str(service.app), "push", paas.url(name), "main"],
+        env=clean_env(paas.git_env()),
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as pushing:
+        assert pushing.stderr is not None
+        for line in pushing.stderr:
+            if "sleep 4" in line:
+                break
+        paas.stop(signal.SIGKILL)
+        pushing.stderr.read()
+    paas.start()
+    time.sleep(5)
+    assert settled(paas, name)[1] == []
+    assert engine.docker("images", "-q", f"{paas.namespace}/{name}:v2") == ""
 
 
 @pytest.mark.parametrize(("what", "status"), [(["remove", "--yes"], 404), (["stop"], 503)])

@@ -161,11 +161,16 @@ class Paas:
         return self.machine.inside if self.machine else []
 
     def cli(
-        self, *argv: str, stdin: str = "", cwd: Path | None = None, seconds: float = 120
+        self,
+        *argv: str,
+        stdin: str = "",
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        seconds: float = 120,
     ) -> subprocess.CompletedProcess[str]:
         """``mypaas argv`` in the server's shell."""
         return _run(
-            [*self._inside, MYPAAS, *argv], self.env(), stdin, cwd or self.root, seconds
+            [*self._inside, MYPAAS, *argv], self.env(env), stdin, cwd or self.root, seconds
         )
 
     def ssh(
