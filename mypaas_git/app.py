@@ -17,7 +17,7 @@ from mypaas_git.deploy.lock import ServiceLocks
 from mypaas_git.deploy.reconcile import Reconciler
 from mypaas_git.deploy.retire import HandOver, Retirer
 from mypaas_git.errors import SettingsError
-from mypaas_git.files import write_atomically
+from mypaas_git.files import sweep_unwritten, write_atomically
 from mypaas_git.git.repository import Repositories
 from mypaas_git.hook import PostReceive
 from mypaas_git.ledger.store import Ledger
@@ -57,6 +57,11 @@ class Home:
                 directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             except OSError as error:
                 raise SettingsError(f"{directory} cannot be made: {error.strerror}") from error
+
+    def sweep(self) -> None:
+        """Remove what processes that were killed have not written to its end."""
+        for directory in (self.path, self.host_keys, self.routes, self.locks):
+            sweep_unwritten(directory)
 
 
 class App:

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
+
+_SUFFIX = ".new"
 
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Give ``path`` new content, durably. Raises OSError, and then nothing has changed."""
-    with _beside(path, content) as temporary:
-        temporary.replace(path)
+    with _beside(path, content) as made:
+        made.replace(path)
     sync_directory(path.parent)
 
 
 def write_once(path: Path, content: bytes) -> None:
     """Make ``path``, durably, unless it is there: the first writer wins. Raises OSError."""
-    with _beside(path, content) as temporary, contextlib.suppress(FileExistsError):
+    with _beside(path, content) as made, contextlib.suppress(FileExistsError):
         # Unlike a rename, a link leaves alone what is there.
-        path.hardlink_to(temporary)
+        path.hardlink_to(made)
     sync_directory(path.parent)
 
 
@@ -34,15 +38,56 @@ def sync_directory(path: Path) -> None:
 
 
 @contextlib.contextmanager
+def temporary(
+    directory: Path, prefix: str, suffix: str = ""
+) -> Iterator[tuple[Path, BinaryIO]]:
+    """A new file of mode 0600, whose name is gone afterwards.
+
+    Its lock is held all along, by which :func:`sweep` knows that somebody needs it still.
+    """
+    descriptor, path = _claimed(directory, prefix, suffix)
+    with os.fdopen(descriptor, "wb") as file:
+        try:
+            yield path, file
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def sweep(directory: Path, pattern: str) -> None:
+    """Remove the :func:`temporary` files of processes that have died meanwhile."""
+    for path in directory.glob(pattern):
+        with contextlib.suppress(OSError):  # its writer lives, or was quicker
+            _remove_unclaimed(path)
+
+
+def sweep_unwritten(directory: Path) -> None:
+    """Remove what :func:`write_atomically` and the like left in ``directory`` when killed."""
+    sweep(directory, f".*{_SUFFIX}")
+
+
+def _claimed(directory: Path, prefix: str, suffix: str) -> tuple[int, Path]:
+    while True:
+        descriptor, name = tempfile.mkstemp(dir=directory, prefix=prefix, suffix=suffix)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if os.fstat(descriptor).st_nlink:
+            return descriptor, Path(name)
+        os.close(descriptor)  # it was swept before it was locked
+
+
+def _remove_unclaimed(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        path.unlink()
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
 def _beside(path: Path, content: bytes) -> Iterator[Path]:
     """A file of mode 0600 next to ``path``, gone afterwards; no glob for ``*.x`` finds it."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    temporary = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        yield temporary
-    finally:
-        temporary.unlink(missing_ok=True)
+    with temporary(path.parent, f".{path.name}.", _SUFFIX) as (made, file):
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+        yield made

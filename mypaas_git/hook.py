@@ -191,16 +191,18 @@ class PostReceive:
 def tag_release(repository: Repository, release: Release) -> None:
     """Have the tag ``release/vN`` say who deployed what; a live release needs none to serve."""
     try:
-        repository.set_tag(
+        made = repository.set_tag(
             f"release/{release.label}",
             release.commit,
             _tag_message(release),
             tagger=release.who,
             when=release.live_at or time.time(),
         )
-        reach("tag.set")
     except (MypaasError, OSError) as error:
         log.warning("not-tagged", release=release.label, error=str(error))
+        return
+    if made:
+        reach("tag.set")
 
 
 def _tag_message(release: Release) -> str:

@@ -181,9 +181,10 @@ def settle(repository: Repository, release: Release) -> None:
     """Have the branch and the tag of a live release name it. Raises RefRefused."""
     ref = f"refs/heads/{release.branch}"
     now = repository.ref(ref)
-    reach("ref.unmoved")
     if now != release.commit:
+        reach("ref.unmoved")
         log.info("branch-moved", service=release.service, was=now, now=release.commit)
         repository.move_ref(ref, now, release.commit)
-    reach("ref.moved")
+        reach("ref.moved")
+    repository.adopt_head(ref)
     tag_release(repository, release)

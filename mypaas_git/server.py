@@ -8,6 +8,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import structlog
@@ -23,11 +24,12 @@ from mypaas_git.errors import (
     ServerRunning,
     ServiceBusy,
 )
-from mypaas_git.git.ingest import sweep
+from mypaas_git.git.ingest import sweep, sweep_packs
 from mypaas_git.git.receive import Deploy, Move, RefUpdate, receive_pack
 from mypaas_git.git.repository import Repository
 from mypaas_git.git.upload import refuse, upload_pack
 from mypaas_git.hook import Push, tag_release
+from mypaas_git.ledger.model import Wanted
 from mypaas_git.names import ServiceName
 from mypaas_git.operations import settle
 from mypaas_git.progress import Progress
@@ -40,6 +42,9 @@ log = structlog.get_logger()
 ROUTER_START = 20.0
 """Seconds that Traefik may take to answer after its container was started."""
 
+RECOVERIES = 8
+"""Services that are looked at at the same time when a server starts."""
+
 STOP_GRACE = 60.0
 """Seconds that running deploys may take after SIGTERM; the next start recovers the rest."""
 
@@ -51,16 +56,21 @@ class Server:
         self._app = app
         self._stack = contextlib.ExitStack()
         self._listener: Listener | None = None
+        self._recovery = ThreadPoolExecutor(RECOVERIES, thread_name_prefix="recovery")
 
     def __enter__(self) -> Server:
         with contextlib.ExitStack() as stack:
             stack.callback(self._app.close)
             stack.enter_context(_alone(self._app.home.server_lock))
             revive_proxy(self._app)
+            self._clear_up()
+            stack.callback(self._recovery.shutdown)
             self._recover()
             keeper = self._keeper()
             keeper.start()
             stack.callback(keeper.stop)
+            # Neither of the two is to wait until somebody's requests have ended.
+            stack.callback(self._app.retirer.end_soon)
             self._listener = self._listen()
             stack.callback(self._listener.stop, STOP_GRACE)
             self._stack = stack.pop_all()
@@ -90,20 +100,38 @@ class Server:
         listener.start()
         return listener
 
-    def _recover(self) -> None:
-        """Make what runs and is routed, and the branches, agree with the ledger."""
+    def _clear_up(self) -> None:
+        """Remove the unfinished files of processes that were killed."""
+        self._app.home.sweep()
         self._app.repositories.sweep()
         for name in self._app.repositories.names():
             self._clear(name)
-        for service in self._app.reconciler.services():
-            try:
-                with self._app.engine.locks.hold_now(service, "the starting server"):
-                    self._repair(service)
-                    self._app.retirer.prune(service)
-            except ServiceBusy as error:
-                log.info("not-reconciled", service=service, why=str(error))
-            except MypaasError as error:
-                log.error("not-reconciled", service=service, why=str(error))
+
+    def _recover(self) -> None:
+        """Make what runs and is routed, and the branches, agree with the ledger.
+
+        Returns when that is so of all that is to run. What is to go, or to stop, may
+        take its time to drain, for which nobody who pushes needs to wait.
+        """
+        ledger = self._app.ledger
+        services = self._app.reconciler.services()
+        to_run = [each for each in services if ledger.wanted(each) is Wanted.RUNNING]
+        for done in [self._recovery.submit(self._recover_one, each) for each in to_run]:
+            done.result()
+        for service in services:
+            if service not in to_run:
+                self._recovery.submit(self._recover_one, service)
+
+    def _recover_one(self, service: ServiceName) -> None:
+        try:
+            with self._app.engine.locks.hold_now(service, "the starting server"):
+                self._repair(service)
+        except ServiceBusy as error:
+            log.info("not-reconciled", service=service, why=str(error))
+        except MypaasError as error:
+            log.error("not-reconciled", service=service, why=str(error))
+        except Exception:  # one service's fault must not keep the others from being served
+            log.exception("not-reconciled", service=service)
 
     def _keeper(self) -> Keeper:
         app = self._app
@@ -126,12 +154,16 @@ class Server:
             ):
                 repository.clear_locks()
                 sweep(repository.path / "objects", 0.0)
+                sweep_packs(repository.path / "objects" / "pack")
         except MypaasError as error:
             log.warning("not-cleared", service=name, why=str(error))
+        except Exception:  # as in _recover_one
+            log.exception("not-cleared", service=name)
 
     def _repair(self, service: ServiceName) -> None:
-        """Make what runs, what is routed, the branch and the tags agree with the ledger."""
+        """Make what runs, is routed and is kept, the branch and the tags as the ledger says."""
         self._app.reconciler.reconcile(service)
+        self._app.retirer.prune(service)
         live = self._app.ledger.live_release(service)
         if live is None or not self._app.repositories.exists(service):
             return

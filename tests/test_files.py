@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from mypaas_git.files import write_atomically, write_once
+from mypaas_git.files import sweep_unwritten, temporary, write_atomically, write_once
 
 
 def test_nothing_half_written_is_ever_seen(tmp_path: Path) -> None:
@@ -32,3 +35,22 @@ def test_the_first_writer_wins(tmp_path: Path) -> None:
     assert path.read_bytes() == b"first"
     assert path.stat().st_mode & 0o777 == 0o600
     assert [each.name for each in tmp_path.iterdir()] == ["key"]
+
+
+def test_what_the_dead_left_is_swept(tmp_path: Path) -> None:
+    """A process that was killed before the rename leaves its file; the living keep theirs."""
+    program = (
+        "import os, sys, pathlib, mypaas_git.files as files\n"
+        "pathlib.Path.replace = lambda *_: os.kill(os.getpid(), 9)\n"
+        "files.write_atomically(pathlib.Path(sys.argv[1]), b'new')\n"
+    )
+    path = tmp_path / "a.yml"
+    path.write_bytes(b"old")
+    died = subprocess.run([sys.executable, "-c", program, str(path)], check=False)
+    assert died.returncode == -signal.SIGKILL
+    assert len(list(tmp_path.iterdir())) == 2
+    with temporary(tmp_path, ".b.yml.", ".new") as (living, _):
+        sweep_unwritten(tmp_path)
+        assert sorted(tmp_path.iterdir()) == sorted([path, living])
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]

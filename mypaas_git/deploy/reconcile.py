@@ -75,19 +75,20 @@ class Reconciler:
 
     def is_broken(self, standing: Standing, replicas: Sequence[Replica]) -> bool:
         """Whether there is anything to repair; ``replicas`` are those that the engine has."""
-        live, routed = standing.live, self._router.has(standing.service)
+        live, wanted = standing.live, standing.wanted
+        if standing.underway or self.is_misrouted(standing):
+            return True
+        names = replica_names(live.spec, live.number) if live else []
         own = [each for each in replicas if each.service == standing.service]
+        strays = self._unwanted(standing.service, own, names)
+        if not all(self._retirer.is_at(name) for name in strays):
+            return True
+        if live is None:
+            return self._router.has(standing.service) or wanted is Wanted.ERASED
         up = {each.name for each in own if each.up}
-        if standing.underway:
-            return True
-        if standing.wanted.gone or live is None:
-            return bool(own) or routed or standing.wanted is Wanted.ERASED
-        if self.is_misrouted(standing):
-            return True
-        if standing.wanted is Wanted.STOPPED:
-            return bool(up)
-        names = set(replica_names(live.spec, live.number))
-        return not names <= up or bool({each.name for each in own} - names)
+        if wanted is Wanted.STOPPED:
+            return not up.isdisjoint(names)
+        return not up.issuperset(names)
 
     def is_misrouted(self, standing: Standing) -> bool:
         """Whether the file of the route is not what it should be."""
@@ -124,8 +125,8 @@ class Reconciler:
 
     def _keep_running(self, live: Release) -> None:
         wanted = replica_names(live.spec, live.number)
-        if live.spec.scale == 0:
-            # What an interrupted deploy started may hold its port or volume.
+        if live.spec.scale == 0 and not self._is_up(live):
+            # What the interrupted deploy that stopped it has started may hold its port.
             self._remove_strays(live.service, wanted)
         self.bring_up(live)
         self._router.restore(live.spec, wanted)
@@ -164,13 +165,21 @@ class Reconciler:
             self._runtime.remove(name)
 
     def _strays(self, service: ServiceName, wanted: Sequence[str]) -> list[str]:
+        return self._unwanted(service, self._runtime.replicas(service), wanted)
+
+    def _unwanted(
+        self, service: ServiceName, replicas: Sequence[Replica], wanted: Sequence[str]
+    ) -> list[str]:
         """Containers of releases that we know and that are not the live one."""
+        others = [each for each in replicas if each.name not in wanted]
+        if not others:
+            return []
         known = {release.number for release in self._ledger.releases(service)}
-        return [
-            replica.name
-            for replica in self._runtime.replicas(service)
-            if replica.name not in wanted and replica.release in known
-        ]
+        return [each.name for each in others if each.release in known]
+
+    def _is_up(self, live: Release) -> bool:
+        up = {each.name for each in self._runtime.replicas(live.service) if each.up}
+        return up.issuperset(replica_names(live.spec, live.number))
 
 
 def _routed(standing: Standing) -> list[str]:

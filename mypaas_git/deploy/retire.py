@@ -66,16 +66,27 @@ class Retirer:
     def retire(self, service: ServiceName, names: Sequence[str]) -> None:
         """Begin to take ``names`` away and return at once; what is going already is left."""
         with self._lock:
-            names = [name for name in names if name not in self._busy]
-            self._busy.update(names)
+            new = [name for name in names if name not in self._busy]
+            self._busy.update(new)
+        if names and not new:
+            return
         if self._hand_over is not None:
-            self._hand_over(service, names)
+            self._hand_over(service, new)
         elif not self._closing.is_set():
-            self._pool.submit(self.retire_now, service, names)
+            self._pool.submit(self.retire_now, service, new)
+
+    def is_at(self, name: str) -> bool:
+        """Whether ``name`` is being taken away already."""
+        with self._lock:
+            return name in self._busy
+
+    def end_soon(self) -> None:
+        """What still has requests in flight is left to whoever starts next."""
+        self._closing.set()
 
     def close(self) -> None:
-        """End soon: what still has requests in flight is left to whoever starts next."""
-        self._closing.set()
+        """Return once nothing is being taken away any more, which is soon."""
+        self.end_soon()
         self._pool.shutdown(wait=True)
 
     def retire_now(self, service: ServiceName, names: Sequence[str]) -> None:

@@ -23,9 +23,9 @@ from dulwich.object_store import DiskObjectStore
 from dulwich.objects import ObjectID, RawObjectID, hex_to_sha, sha_to_hex
 from dulwich.pack import PackFileDisappeared, extend_pack, write_pack_index_v2
 
+from mypaas_git import files
 from mypaas_git.errors import GitRefused, PackRefused
 from mypaas_git.failpoints import reach
-from mypaas_git.files import sync_directory
 from mypaas_git.git.check import BLOB, NAMES, Link, check_object
 from mypaas_git.git.deltas import Deltas, inflate
 from mypaas_git.git.kinds import Kinds
@@ -110,7 +110,7 @@ def _migrate(pack: Path, packs: Path, checksum: bytes) -> None:
         return  # the very same pack came in before
     pack.replace(target)
     pack.with_suffix(".idx").replace(target.with_suffix(".idx"))
-    sync_directory(packs)
+    files.sync_directory(packs)
 
 
 def sweep(objects: Path, dead_after: float) -> None:
@@ -120,6 +120,15 @@ def sweep(objects: Path, dead_after: float) -> None:
             last = max(each.stat().st_mtime for each in (path, *path.iterdir()))
             if last < time.time() - dead_after:
                 shutil.rmtree(path, ignore_errors=True)
+
+
+def sweep_packs(packs: Path) -> None:
+    """Remove what was being written into ``packs`` by processes that have died."""
+    files.sweep(packs, "tmp_*")
+    for path in packs.glob("pack-*.pack"):
+        if not path.with_suffix(".idx").exists():
+            # Nobody sees it, unless its writer lives and the index is about to come.
+            files.sweep(packs, path.name)
 
 
 class _Store:

@@ -245,21 +245,26 @@ class Repository:
 
     def set_tag(
         self, name: str, commit: str, message: str, *, tagger: str, when: float
-    ) -> None:
+    ) -> bool:
         """Make the annotated tag ``name`` of a commit, unless there is one of that name.
 
-        ``when`` is in seconds since the epoch. Raises :class:`RefRefused` as
-        :meth:`move_ref` does, and :class:`GitRefused` when the commit is missing.
+        Returns whether there was none. ``when`` is in seconds since the epoch. Raises
+        :class:`RefRefused` as :meth:`move_ref` does, and :class:`GitRefused` when the commit
+        is missing.
         """
         if self.has_tag(name):
-            return
+            return False
         tag = Tag()
         tag.name, tag.tagger = name.encode(), _author(tagger)
         tag.message = message.encode("utf-8", "replace")
         tag.tag_time, tag.tag_timezone = int(when), 0
         tag.object = (Commit, self.commit(commit).id)
-        self.store.add_object(tag)
+        try:
+            self.store.add_object(tag)
+        except FileLocked as error:
+            raise RefRefused(f"the tag {clean(name)} is locked: {_lock_name(error)}") from None
         self.move_ref(f"refs/tags/{name}", None, _text(tag.id))
+        return True
 
     def adopt_head(self, ref: str) -> None:
         """Point a HEAD that leads nowhere to ``ref``, so that clones check something out."""
@@ -332,8 +337,9 @@ class Repository:
         raise GitRefused(f"a tag of a tag, more than {MAX_PEELS} times, is not stored here")
 
     def clear_locks(self) -> None:
-        """Remove the lock files of refs; for a start, when nobody can hold one."""
-        for path in (*self.path.glob("*.lock"), *self.path.glob("refs/**/*.lock")):
+        """Remove the lock files of refs and objects; for a start, when nobody can hold one."""
+        patterns = ("*.lock", "refs/**/*.lock", "objects/??/*.lock")
+        for path in (path for pattern in patterns for path in self.path.glob(pattern)):
             log.warning("stale-lock-removed", path=str(path))
             path.unlink(missing_ok=True)
 

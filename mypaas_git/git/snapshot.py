@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from hashlib import sha1
 from io import BytesIO
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 
 from dulwich.ignore import IgnoreFilter, read_ignore_patterns
 from dulwich.object_format import SHA1
@@ -26,6 +25,7 @@ from dulwich.pack import pack_object_header, write_pack_index_v2
 from dulwich.repo import Repo
 
 from mypaas_git.errors import TreeRefused
+from mypaas_git.files import temporary
 from mypaas_git.git.ignore import DockerIgnore
 from mypaas_git.progress import clean
 
@@ -175,19 +175,19 @@ def _whole(obj: ShaFile) -> PackObject:
 def _store(pack: Pack, directory: Path) -> None:
     """Write ``pack`` and its index into ``directory``, the index last: it makes it visible."""
     with (
-        NamedTemporaryFile(dir=directory, prefix="tmp_pack_") as data,
-        NamedTemporaryFile(dir=directory, prefix="tmp_idx_") as index,
+        temporary(directory, "tmp_pack_") as data,
+        temporary(directory, "tmp_idx_") as index,
     ):
         for piece in pack:
-            data.write(piece)
-        write_pack_index_v2(index.file, sorted(pack.index), pack.checksum)
-        for file, suffix in ((data, "pack"), (index, "idx")):
+            data[1].write(piece)
+        write_pack_index_v2(index[1], sorted(pack.index), pack.checksum)
+        for (path, file), suffix in ((data, "pack"), (index, "idx")):
             file.flush()
             os.fchmod(file.fileno(), 0o444)
             os.fsync(file.fileno())
             target = directory / f"pack-{pack.checksum.hex()}.{suffix}"
             if not target.exists():
-                os.link(file.name, target)
+                os.link(path, target)
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,16 @@ import codecs
 import contextlib
 import os
 import selectors
+import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO
 
 from mypaas_git.errors import BuildFailed
+from mypaas_git.runtime import tied
 from mypaas_git.runtime.watch import PULSE
 
 GRACE = 0.5
@@ -30,11 +33,14 @@ def converse(
 
     ``hear`` gets whatever it prints, as it comes. ``check`` is called several times a
     second; what it raises, or ``chunks`` or ``hear``, ends the program and all that it
-    started, and goes to the caller. Raises BuildFailed when the program cannot be started.
+    started, and goes to the caller. It does not outlive us either, lest it make an image
+    that nobody expects any more. Raises BuildFailed when the program cannot be started.
     """
+    if shutil.which(argv[0], path=env.get("PATH")) is None:
+        raise BuildFailed(f"{argv[0]} cannot be run: No such file or not a program")
     try:
         process = subprocess.Popen(
-            argv,
+            [sys.executable, "-I", "-S", tied.__file__, str(os.getpid()), *argv],
             env=dict(env),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

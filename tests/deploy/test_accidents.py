@@ -332,25 +332,36 @@ def test_rivals_for_a_url_at_once(paas: Paas, tmp_path: Path) -> None:
     assert sum(f"belongs to the service '{won[0]}'" in each for each in said) == 2
 
 
-def test_what_a_crash_left_in_the_repositories(
-    new_paas: Callable[[], Paas], tmp_path: Path
-) -> None:
-    """A start removes quarantines, half-made repositories and locks of the dead."""
+def test_what_a_crash_left_in_the_home(new_paas: Callable[[], Paas], tmp_path: Path) -> None:
+    """A start removes what the dead were writing, and is kept up by none of it."""
     paas, name = new_paas(), unique()
     paas.start()
-    paas.deploy(make_app(tmp_path, web_dockerfile(f"url=http://{name}.test", "scale=1")), name)
+    app = make_app(tmp_path, web_dockerfile(f"url=http://{name}.test", "scale=1"))
+    paas.deploy(app, name)
     paas.stop()
     repository = paas.home / "repos" / f"{name}.git"
+    tag = git(repository, "rev-parse", "refs/tags/release/v1").stdout.strip()
+    git(repository, "tag", "-d", "release/v1")
+    loose = repository / "objects" / tag[:2] / tag[2:]
+    loose.unlink()
     left = [
         repository / "objects" / "incoming-dead",
         paas.home / "repos" / ".new-dead",
         repository / "refs" / "heads" / "main.lock",
+        loose.with_name(f"{tag[2:]}.lock"),
+        repository / "objects" / "pack" / "tmp_pack_dead",
+        repository / "objects" / "pack" / f"pack-{'0' * 40}.pack",
+        paas.home / ".authorized_keys.dead.new",
+        paas.home / "routes" / f".{name}.yml.dead.new",
+        paas.home / "locks" / f".{name}.newest.dead.new",
     ]
     for path in left[:2]:
         path.mkdir()
-    left[2].touch()
+    for path in left[2:]:
+        path.touch()
     paas.start()
-    assert not any(path.exists() for path in left)
+    assert [path for path in left if path.exists()] == []
+    assert git(repository, "rev-parse", "refs/tags/release/v1").stdout.strip() == tag
 
 
 def test_a_context_that_docker_cannot_take(paas: Paas, tmp_path: Path) -> None:

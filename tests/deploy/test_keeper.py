@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 from support import engine
-from support.apps import make_app, unique, web_dockerfile
-from support.net import wait_until
+from support.apps import commit, make_app, slow_files, unique, web_dockerfile
+from support.net import being_answered, wait_until
 from support.paas import Paas
 
 
@@ -116,3 +117,18 @@ def test_a_replica_that_dies_is_not_noticed(paas: Paas, tmp_path: Path) -> None:
     statuses = [paas.get(f"http://{name}.test/").status for _ in range(50)]
     assert set(statuses) == {200}
     wait_until(lambda: health(paas, name) == "healthy", "both run")
+
+
+def test_what_drains_is_not_repaired(paas: Paas, tmp_path: Path) -> None:
+    """Old replicas that end what they serve are on their way already."""
+    name = unique()
+    app = make_app(tmp_path, None, slow_files(name, "one"))
+    paas.deploy(app, name)
+    old = f"{paas.namespace}.{name}.v1.1"
+    with being_answered(paas.web, name, "/cgi-bin/slow"):
+        commit(app, slow_files(name, "two"))
+        paas.deploy(app, name)
+        time.sleep(3)
+        assert engine.inspect(old)["State"]["Running"]
+    wait_until(lambda: old not in engine.containers(paas.namespace), "it is gone")
+    assert f"event=repairing service={name}" not in paas.log()

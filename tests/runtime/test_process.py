@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 
@@ -58,6 +60,23 @@ def test_it_ends_with_whatever_it_started() -> None:
     for pid in map(int, "".join(heard).split()):
         with pytest.raises(ProcessLookupError):
             alive(pid)
+
+
+def test_it_does_not_outlive_us() -> None:
+    """Whoever is killed while it listens takes the program along."""
+    script = (
+        "from mypaas_git.runtime.process import converse\n"
+        "argv = ['sh', '-c', 'echo $$; exec sleep 300']\n"
+        "converse(argv, {'PATH': '/usr/bin:/bin'}, iter([]), print, lambda: None)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-u", "-c", script], stdout=subprocess.PIPE, text=True
+    ) as listening:
+        assert listening.stdout is not None
+        pid = int(listening.stdout.readline())
+        listening.kill()
+    with pytest.raises(ProcessLookupError):
+        alive(pid)
 
 
 def alive(pid: int) -> None:

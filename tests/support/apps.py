@@ -85,3 +85,18 @@ def commit(app: Path, files: Mapping[str, str | bytes], message: str = "Change")
 
 def head(app: Path) -> str:
     return git(app, "rev-parse", "HEAD").stdout.strip()
+
+
+def page_files(name: str, page: str, scale: str = "1") -> dict[str, str]:
+    """The files of a service that answers ``page`` at ``http://<name>.test/``."""
+    directives = f"# mypaas.url=http://{name}.test\n# mypaas.scale={scale}\n"
+    run = 'COPY index.html /www/\nCMD ["httpd", "-f", "-p", "80", "-h", "/www"]\n'
+    return {"Dockerfile": f"{directives}FROM {BASE}\n{run}", "index.html": page}
+
+
+def slow_files(name: str, page: str, scale: str = "1") -> dict[str, str]:
+    """As :func:`page_files`, and ``/cgi-bin/slow`` takes a minute to end its answer."""
+    files = page_files(name, page, scale)
+    slow = "#!/bin/sh\necho Content-Type: text/plain; echo; echo begun; sleep 60\n"
+    run = "COPY slow /www/cgi-bin/\nRUN chmod +x /www/cgi-bin/slow\n"
+    return {**files, "slow": slow, "Dockerfile": f"{files['Dockerfile']}{run}"}

@@ -7,7 +7,8 @@ import secrets
 import socket
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -110,3 +111,13 @@ class _Secure(http.client.HTTPConnection):
         context.verify_mode = ssl.CERT_NONE
         plain = self.sock
         self.sock = context.wrap_socket(plain, server_hostname=self._name.split(":")[0])
+
+
+@contextmanager
+def being_answered(web: int, name: str, path: str) -> Iterator[socket.socket]:
+    """A request to the proxy for ``http://<name>.test<path>`` whose answer has begun."""
+    request = f"GET {path} HTTP/1.1\r\nHost: {name}.test\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", web), timeout=10) as connection:
+        connection.sendall(request.encode())
+        assert connection.recv(4096).startswith(b"HTTP/1.1 200 ")
+        yield connection

@@ -69,6 +69,11 @@ class Paas:
 
     def start(self, *, env: Mapping[str, str] | None = None, seconds: float = 120) -> None:
         """Start the server and wait for its ready line."""
+        self.launch(env=env)
+        self.wait_ready(seconds=seconds)
+
+    def launch(self, *, env: Mapping[str, str] | None = None) -> None:
+        """Start the server; it is not ready yet."""
         assert self.process is None, "it runs already"
         with (self.root / "out").open("wb") as out, (self.root / "err").open("ab") as err:
             self.process = subprocess.Popen(
@@ -78,7 +83,11 @@ class Paas:
                 stdout=out,
                 stderr=err,
             )
+
+    def wait_ready(self, *, seconds: float = 120) -> None:
+        """Return once the server has printed its ready line."""
         process = self.process
+        assert process is not None, "it does not run"
         wait_until(
             lambda: self.ready_line() or process.poll() is not None,
             "the server is ready",
@@ -101,6 +110,18 @@ class Paas:
             process.kill()
             process.wait()
             raise AssertionError(f"did not end within {seconds} s:\n{self.log()}") from None
+
+    def wait_killed(self, *, seconds: float = 60) -> None:
+        """Return once the server has died of SIGKILL, as by a failpoint."""
+        assert self.process is not None, "it does not run"
+        process, self.process = self.process, None
+        try:
+            code = process.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise AssertionError(f"nothing killed it:\n{self.log()}") from None
+        assert code == -signal.SIGKILL, f"it ended with {code}:\n{self.log()}"
 
     def restart(self) -> None:
         """End the server by SIGTERM and start it again."""
@@ -140,11 +161,16 @@ class Paas:
         return self.machine.inside if self.machine else []
 
     def cli(
-        self, *argv: str, stdin: str = "", cwd: Path | None = None, seconds: float = 120
+        self,
+        *argv: str,
+        stdin: str = "",
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        seconds: float = 120,
     ) -> subprocess.CompletedProcess[str]:
         """``mypaas argv`` in the server's shell."""
         return _run(
-            [*self._inside, MYPAAS, *argv], self.env(), stdin, cwd or self.root, seconds
+            [*self._inside, MYPAAS, *argv], self.env(env), stdin, cwd or self.root, seconds
         )
 
     def ssh(
