@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,10 +24,7 @@ def hasty(engine: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pa
     paas = Paas(tmp_path_factory.mktemp("hasty"))
     try:
         paas.init()
-        config = paas.home / "config.toml"
-        config.write_text(
-            re.sub(r"# health_timeout = \S+", 'health_timeout = "3s"', config.read_text())
-        )
+        paas.configure("health_timeout", '"3s"')
         paas.start()
         yield paas
     finally:

@@ -25,6 +25,9 @@ CHUNKS = 20
 TIMEOUT = 15.0
 """Seconds without a byte after which a request has failed."""
 
+QUICK = ("kept", "fresh")
+"""The kinds of requests that are answered at once."""
+
 LONGEST = 3600.0
 """Seconds after which a load ends by itself, whatever became of who started it."""
 
@@ -73,6 +76,17 @@ class Report:
     def versions(self) -> set[str]:
         return {outcome.version for outcome in self.outcomes if not outcome.error}
 
+    def last_without(self, version: str) -> float | None:
+        """When the last quick request began that another version answered."""
+        return max(
+            (
+                o.start
+                for o in self.outcomes
+                if o.kind in QUICK and o.version != version and not o.error
+            ),
+            default=None,
+        )
+
     def first_seen(self, version: str) -> float | None:
         """When the first answer of ``version`` had arrived."""
         return min(
@@ -88,7 +102,7 @@ class Report:
         counts = ", ".join(f"{n} {kind}" for kind, n in sorted(self.counts().items()))
         return (
             f"{len(self.failed)} of {len(self.outcomes)} requests failed ({counts}; "
-            f"slowest quick one {self.slowest('kept', 'fresh'):.2f} s) {self.reasons() or ''}"
+            f"slowest quick one {self.slowest(*QUICK):.2f} s) {self.reasons() or ''}"
         )
 
 

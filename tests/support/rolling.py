@@ -18,19 +18,26 @@ KINDS = {
 
 
 def version(
-    name: str, number: int, *, scale: int = 2, boot: float = 1.0, last: str = ""
+    name: str,
+    number: int,
+    *,
+    scale: int = 2,
+    boot: float = 1.0,
+    deaf: bool = False,
+    last: str = "",
 ) -> Files:
     """The files of the service ``name`` that answers ``v<number>`` at ``http://<name>.test``.
 
     Another version differs in the last, tiny file alone, so that all before it comes from
-    the builder's cache. ``boot`` is in seconds; ``last`` ends the Dockerfile.
+    the builder's cache. ``boot`` is in seconds; ``deaf`` makes it live through SIGTERM;
+    ``last`` ends the Dockerfile.
     """
     lines = [
         f"# mypaas.service={name}",
         f"# mypaas.url=http://{name}.test",
         f"# mypaas.scale={scale}",
         f"FROM {IMAGE}",
-        f"ENV BOOT={boot:g}",
+        f"ENV BOOT={boot:g}{' DEAF=yes' if deaf else ''}",
         'CMD ["python3", "/server.py"]',
         "COPY server.py /",
         "COPY version /",
@@ -46,3 +53,10 @@ def version(
 def bad(name: str, number: int, kind: str, *, scale: int = 2, boot: float = 1.0) -> Files:
     """A version that cannot go live, of one of the KINDS."""
     return version(name, number, scale=scale, boot=boot, last=KINDS[kind][0])
+
+
+def write(directory: Path, files: Files) -> None:
+    """Put ``files`` into a directory, for whoever builds or deploys one."""
+    for name, content in files.items():
+        data = content.encode() if isinstance(content, str) else content
+        (directory / name).write_bytes(data)

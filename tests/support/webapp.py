@@ -1,7 +1,8 @@
 """The app that benchmarks and rolling deploys push: it tells its version, as any app might.
 
 It runs in a container as ``/server.py`` beside a file ``/version``; the environment says how
-long it boots (BOOT, seconds), where it listens (PORT) and whether it is ill (ILL).
+long it boots (BOOT, seconds), where it listens (PORT), whether it is ill (ILL), and whether
+it does not hear SIGTERM (DEAF).
 """
 
 from __future__ import annotations
@@ -77,9 +78,10 @@ def version() -> str:
 
 
 def main() -> None:
-    # Process 1 would otherwise not be ended by it, and a plain app does not wait for
-    # what it has in hand.
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(143))
+    # As process 1 it would be deaf: the kernel spares it what it has no handler for. It
+    # dies at once, whatever it has in hand.
+    if not os.environ.get("DEAF"):
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(143))
     time.sleep(float(os.environ.get("BOOT", "0")))
     Server(("", int(os.environ.get("PORT", "80"))), Handler).serve_forever()
 
