@@ -6,21 +6,12 @@ import signal
 from collections.abc import Iterator
 
 import pytest
-from support import engine
 from support.apps import BASE, commit, make_app, web_dockerfile
-from support.machine import Machine
+from support.machine import Machine, traefik_images
 from support.net import wait_until
 from support.paas import Paas
 
 NAMES = ("first", "second")
-
-
-def traefik_images() -> list[str]:
-    """Traefik's image, where the shared engine has it already: building it takes a while."""
-    listed = engine.docker(
-        "images", "mypaas-embedded/traefik", "--format", "{{.Repository}}:{{.Tag}}"
-    )
-    return listed.split()
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from support.engine import docker
 from support.net import wait_until
 
 ROOTS = Path("/var/lib")
@@ -169,6 +170,13 @@ class Machine:
             _ip("-n", self.name, *command)
 
 
+def traefik_images() -> list[str]:
+    """Traefik's image, where the shared engine has it already: building it takes a while."""
+    return docker(
+        "images", "mypaas-embedded/traefik", "--format", "{{.Repository}}:{{.Tag}}"
+    ).split()
+
+
 def sweep_dead() -> None:
     """Remove what machines have left whose tests were killed."""
     for root in ROOTS.glob(f"{PREFIX}*"):
@@ -180,10 +188,10 @@ def sweep_dead() -> None:
 def _clear_away(name: str) -> None:
     """End whatever runs with files of this machine, and remove its network and files."""
     root = ROOTS / name
-    for pid in _processes(f"{root}/"):
+    for pid in processes(name):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: not list(_processes(f"{root}/")), f"what ran on {name} has ended")
+    wait_until(lambda: not list(processes(name)), f"what ran on {name} has ended")
     for mount in sorted(_mounts(root), reverse=True):
         subprocess.run(["umount", "-l", mount], check=False)
     # Its end of the pair of interfaces goes with the namespace, and takes ours along.
@@ -196,12 +204,25 @@ def _ip(*args: str, check: bool = True) -> None:
     assert not check or done.returncode == 0, f"ip {' '.join(args)}: {done.stderr}"
 
 
-def _processes(path: str) -> Iterator[int]:
-    """The processes whose command line names ``path``, zombies left out."""
+def processes(name: str) -> Iterator[int]:
+    """Whatever runs with files of the machine ``name``: its engine, shims and containers.
+
+    An engine that was killed leaves containers behind whose command lines tell nothing:
+    their root does. Zombies are left out.
+    """
+    path = f"{ROOTS / name}/".encode()
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
-            if entry.name.isdigit() and path.encode() in (entry / "cmdline").read_bytes():
+            if entry.name.isdigit() and (
+                path in (entry / "cmdline").read_bytes() or path in _root_mount(entry)
+            ):
                 yield int(entry.name)
+
+
+def _root_mount(process: Path) -> bytes:
+    """What a process has for ``/``: its line of proc(5)'s mountinfo."""
+    lines = (process / "mountinfo").read_bytes().splitlines()
+    return b"".join(line for line in lines if line.split(b" ")[4] == b"/")
 
 
 def _mounts(root: Path) -> list[str]:

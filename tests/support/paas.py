@@ -67,6 +67,13 @@ class Paas:
         )
         assert done.returncode == 0, done.stderr + done.stdout
 
+    def configure(self, key: str, value: str) -> None:
+        """Give a setting that config.toml only shows, as in ``health_timeout``, ``"3s"``."""
+        config = self.home / "config.toml"
+        text, count = re.subn(rf"(?m)^# {key} = .*$", f"{key} = {value}", config.read_text())
+        assert count == 1, f"no setting {key} to change"
+        config.write_text(text)
+
     def start(self, *, env: Mapping[str, str] | None = None, seconds: float = 120) -> None:
         """Start the server and wait for its ready line."""
         self.launch(env=env)
