@@ -61,7 +61,10 @@ class Round:
 
 
 class Kills:
-    """Rounds on one service of a running server; ``seed`` makes the moments."""
+    """Rounds on one service of a running server.
+
+    ``seed`` makes the moments, as parts of how long a deploy takes at the time.
+    """
 
     def __init__(self, paas: Paas, directory: Path, seed: int, scale: str = "2") -> None:
         self._paas = paas
@@ -70,11 +73,14 @@ class Kills:
         self._name = unique("kills")
         self._app = make_app(directory, name=self._name)
         self._version = 0
-        self._usual = self._measured()
+        self._usual = 0.0
+        for _ in range(2):
+            if wrong := self._push_on():
+                raise AssertionError(f"not even undisturbed: {wrong}")
 
     def rounds(self, count: int) -> Iterator[Round]:
         for number in range(1, count + 1):
-            moment = self._random.uniform(0, self._usual)
+            moment = self._random.random() * self._usual
             again = self._random.uniform(0.3, 1.5) if number % AGAIN == 0 else None
             yield self._round(number, moment, again)
 
@@ -109,15 +115,6 @@ class Kills:
         self._version += 1
         files = page_files(self._name, self._page(self._version), self._scale)
         return commit(self._app, files)
-
-    def _measured(self) -> float:
-        """How long it takes from a push until the old replicas are gone."""
-        for _ in range(2):
-            self._commit()
-            began = time.monotonic()
-            self._paas.deploy(self._app, self._name)
-            settled(self._paas, self._name)
-        return time.monotonic() - began
 
     def _kill(self, moment: float) -> tuple[str, bool]:
         """The commit that was being pushed, and whether git says that it was."""
@@ -154,13 +151,16 @@ class Kills:
         return time.monotonic() - began, wrong
 
     def _push_on(self) -> list[str]:
-        """What the next push finds wrong."""
+        """What the next push finds wrong; it is killed by nobody, so its time is taken."""
         self._commit()
+        began = time.monotonic()
         pushed = self._paas.push(self._app, self._name)
         if pushed.returncode:
             return [f"the next push: {pushed.stderr.splitlines()[-1]}"]
         wait_until(self._answers_the_newest, "the newest version answers")
-        return settled(self._paas, self._name)[1]
+        _, wrong = settled(self._paas, self._name)
+        self._usual = time.monotonic() - began
+        return wrong
 
     def _answers_the_newest(self) -> bool:
         answer = self._paas.get(f"http://{self._name}.test/")
