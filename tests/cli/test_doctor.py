@@ -35,9 +35,9 @@ def test_each_fault_is_named(new_paas: Callable[[], Paas], tmp_path: Path) -> No
     with (paas.home / "authorized_keys").open("a") as keys:
         keys.write("this is no key\n")
     (paas.home / "config.toml").chmod(0o644)
+    paas.stop()  # while it runs, it brings back whatever stops
     engine.docker("stop", "-t", "0", f"{paas.namespace}.{name}.v1.1")
     engine.docker("stop", "-t", "1", f"{paas.namespace}-traefik")
-    paas.stop()
     found = wrong(paas)
     assert set(found) == {
         "server",
