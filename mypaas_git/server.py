@@ -143,6 +143,7 @@ class Server:
             locks=app.engine.locks,
             revive=lambda: revive_proxy(app),
             repair=self._repair,
+            tidy=app.retirer.prune,
         )
 
     def _clear(self, name: ServiceName) -> None:

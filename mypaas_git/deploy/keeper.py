@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
@@ -21,6 +23,9 @@ log = structlog.get_logger()
 
 INTERVAL = 1.0
 """Seconds between two looks."""
+TIDY = 60.0
+"""Seconds between two searches for images that nobody needs. Those of old releases go at once;
+what is found here was made by a build whose server died."""
 PATIENCE = 60.0
 """Seconds until a service that could not be repaired is tried again, after some tries."""
 TRIES = 5
@@ -29,7 +34,8 @@ TRIES = 5
 class Keeper:
     """Looks at the engine, the proxy and the services all the time, and repairs them.
 
-    ``revive`` brings the proxy back, ``repair`` one service, whose lock is held.
+    ``revive`` brings the proxy back; ``repair`` mends one service, and ``tidy`` removes its
+    images that nobody needs, while its lock is held.
     """
 
     def __init__(
@@ -42,6 +48,7 @@ class Keeper:
         locks: ServiceLocks,
         revive: Callable[[], None],
         repair: Callable[[ServiceName], None],
+        tidy: Callable[[ServiceName], None],
     ) -> None:
         self._ledger = ledger
         self._runtime = runtime
@@ -50,6 +57,8 @@ class Keeper:
         self._locks = locks
         self._revive = revive
         self._repair = repair
+        self._tidy = tidy
+        self._tidied = time.monotonic()
         self._away = ""
         self._failures: dict[ServiceName, int] = {}
         self._stopping = threading.Event()
@@ -74,10 +83,15 @@ class Keeper:
         by_service = defaultdict(list)
         for replica in replicas:
             by_service[replica.service].append(replica)
+        tidy = time.monotonic() - self._tidied > TIDY
+        if tidy:
+            self._tidied = time.monotonic()
         for standing in self._ledger.standings():
             if self._stopping.is_set():
                 return
             self._look_at(standing, by_service[standing.service])
+            if tidy:
+                self._tidy_up(standing.service)
 
     def _run(self) -> None:
         while not self._stopping.wait(INTERVAL):
@@ -94,6 +108,10 @@ class Keeper:
         if why != self._away:
             log.warning("keeper", away=why or "no more")
         self._away = why
+
+    def _tidy_up(self, service: ServiceName) -> None:
+        with contextlib.suppress(ServiceBusy), self._locks.hold_now(service, "the server"):
+            self._tidy(service)
 
     def _look_at(self, standing: Standing, replicas: Sequence[Replica]) -> None:
         service = standing.service

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import os
 import secrets
 import socket
 import ssl
@@ -19,10 +20,12 @@ def free_port() -> int:
     """A TCP port of 127.0.0.1 that nobody listens on, a different one each time.
 
     It lies below the range that the kernel hands out by itself, so that no
-    outgoing connection takes it before its user does.
+    outgoing connection takes it before its user does, and in the part of that which
+    belongs to this worker of pytest, so that no other one does.
     """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     while True:
-        port = 20000 + secrets.randbelow(12000)
+        port = 20000 + worker % 8 * 1500 + secrets.randbelow(1500)
         if port not in _given and not listening(port) and _can_bind(port):
             _given.add(port)
             return port
