@@ -1,4 +1,4 @@
-"""Becomes a program that is told to end, by SIGTERM, when who started it does, however.
+"""Becomes a program that is ended, by SIGKILL, when who started it does, however.
 
 Run as ``python -I -S tied.py PARENT PROGRAM ARGUMENTS``, where PARENT is the process id of
 who starts it. The same between fork and exec would be Python in a copy of a process whose
@@ -17,7 +17,7 @@ PR_SET_PDEATHSIG = 1
 
 def main() -> None:
     parent, *argv = sys.argv[1:]
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() == int(parent):  # else it has died before we could ask to be told
         os.execvp(argv[0], argv)  # noqa: S606 - a list of arguments, and no shell
 
