@@ -15,10 +15,13 @@ import structlog
 
 from mypaas_git.access.keys import KeyFile
 from mypaas_git.errors import SettingsError
-from mypaas_git.ssh.patience import LOGIN_SECONDS, PatientSocket
+from mypaas_git.ssh.patience import IDLE_SECONDS, LOGIN_SECONDS, PatientSocket
 from mypaas_git.ssh.session import Backend, Connection
+from mypaas_git.ssh.startups import MAX_STARTUPS, StartUps, source_of
 
 BACKLOG = 128
+MAX_CONNECTIONS = 500
+"""Each idle one takes a thread and some 0.1 MiB."""
 LINGER_SECONDS = 1.0
 """How long a client may take to hang up by itself after its last command."""
 JOIN_SECONDS = 5.0
@@ -29,8 +32,10 @@ log: Any = structlog.get_logger()
 class Listener:
     """Accepts clients at ``address`` and serves each in threads of its own.
 
-    ``address`` is a host and port; port 0 takes a free one. A client that has not
-    logged in after ``login_seconds`` is dropped.
+    ``address`` is a host and port; port 0 takes a free one. At most ``max_connections``
+    are logged in at once, and ``max_startups`` on the way there (:class:`StartUps`). Who
+    has not logged in after ``login_seconds``, or has been logged in without a command
+    for ``idle_seconds``, is dropped.
     """
 
     def __init__(
@@ -40,8 +45,10 @@ class Listener:
         keys: KeyFile,
         backend: Backend,
         *,
-        max_connections: int = 200,
+        max_connections: int = MAX_CONNECTIONS,
+        max_startups: int = MAX_STARTUPS,
         login_seconds: float = LOGIN_SECONDS,
+        idle_seconds: float = IDLE_SECONDS,
     ) -> None:
         self._address = address
         self._host_keys = host_keys
@@ -49,9 +56,11 @@ class Listener:
         self._backend = backend
         self._max_connections = max_connections
         self._login_seconds = login_seconds
+        self._idle_seconds = idle_seconds
         self._stopping = threading.Event()
         self._lock = threading.Lock()
         self._connections: set[Connection] = set()
+        self._startups = StartUps[Connection](max_startups)
         self._socket: socket.socket | None = None
         self._thread: threading.Thread | None = None
 
@@ -108,34 +117,52 @@ class Listener:
                     log.warning("cannot accept a connection", error=str(error))
                     self._stopping.wait(0.2)  # most likely out of descriptors
                 continue
-            self._welcome(accepted, _shown(*peer[:2]))
+            if self._logged_in() >= self._max_connections:
+                log.warning(
+                    "too many connections",
+                    peer=_shown(*peer[:2]),
+                    limit=self._max_connections,
+                )
+                accepted.close()
+            else:
+                self._welcome(accepted, *peer[:2])
 
-    def _welcome(self, accepted: socket.socket, peer: str) -> None:
-        if len(self._current()) >= self._max_connections:
-            log.warning("too many connections", peer=peer, limit=self._max_connections)
-            accepted.close()
-            return
-        sock = PatientSocket(accepted.detach(), self._login_seconds)
+    def _welcome(self, accepted: socket.socket, host: str, port: int) -> None:
+        sock = PatientSocket(accepted.detach(), self._login_seconds, self._idle_seconds)
         connection = Connection(
             sock,
-            peer,
+            _shown(host, port),
+            source_of(host),
             host_keys=self._host_keys,
             keys=self._keys,
             backend=self._backend,
+            entered=self._entered,
             ended=self._forget,
         )
         with self._lock:
             self._connections.add(connection)
+            leaver = self._startups.admit(connection)
+        if leaver is not None:
+            leaver.crowd_out()
         try:
             connection.start()
         except RuntimeError:
-            log.exception("no thread for a connection", peer=peer)
+            log.exception("no thread for a connection", peer=_shown(host, port))
             self._forget(connection)
             sock.release()
+
+    def _entered(self, connection: Connection) -> None:
+        with self._lock:
+            self._startups.discard(connection)
 
     def _forget(self, connection: Connection) -> None:
         with self._lock:
             self._connections.discard(connection)
+            self._startups.discard(connection)
+
+    def _logged_in(self) -> int:
+        with self._lock:
+            return len(self._connections) - len(self._startups)
 
     def _current(self) -> list[Connection]:
         with self._lock:
