@@ -5,11 +5,15 @@ What is changed, and why:
 - Only algorithms that are considered sound today are offered.
 - Until somebody has logged in, a connection has a deadline and a budget of bytes,
   both kept by its :class:`PatientSocket`: no banner, key exchange or flood outlasts them.
+- Nobody exchanges keys a second time before having logged in: it costs us more than them.
 - A packet's length is checked before anything is read for it, and a field that is
   shorter than it says ends the connection.
 - Authentication (RFC 4252) is public key only, and lives in :class:`PublicKeyLogin`:
   a key that cannot be used is passed over instead of ending the connection, and the
   only key that counts is the one whose signature was verified.
+- A client gets no more unread data to us than the window says.
+- While keys are exchanged anew, our own thread does not wait for itself, and what it
+  has to say waits for the new keys (RFC 4253, 7.1).
 - Reads are few and large, and idle connections do not wake up ten times a second.
 """
 
@@ -27,8 +31,10 @@ from paramiko.common import (
     MSG_CHANNEL_EXTENDED_DATA,
     MSG_CHANNEL_REQUEST,
     MSG_EXT_INFO,
+    MSG_NAMES,
     MSG_SERVICE_REQUEST,
     MSG_USERAUTH_REQUEST,
+    cMSG_UNIMPLEMENTED,
     cMSG_USERAUTH_FAILURE,
     cMSG_USERAUTH_PK_OK,
     cMSG_USERAUTH_REQUEST,
@@ -48,6 +54,12 @@ STRANGERS_PACKET = 35_000
 """The longest packet before authentication: what RFC 4253, 6.1 asks for."""
 FRIENDS_PACKET = 256 * 1024
 """The longest packet afterwards: OpenSSH's own limit."""
+MAX_HELD = 1000
+"""Answers that may wait for the end of a key exchange."""
+MAX_SEEN = 1000
+"""Channels whose numbers are kept when they are closed."""
+USER_MESSAGES = 50
+"""From this number on, messages are none of a key exchange's (RFC 4250, 4.1.1)."""
 
 # paramiko reports hostile peers as errors with tracebacks. Here they are daily
 # business: what matters is logged by the listener, the rest is for debugging.
@@ -122,9 +134,15 @@ if TYPE_CHECKING:
         _channel_handler_table: Mapping[int, Callable[[Any, Message], None]]
         _handler_table: dict[int, Callable[[Message], None]]
 
+        channels_seen: dict[int, bool]
+        clear_to_send: threading.Event
+        initial_kex_done: bool
+
         def _auth_trigger(self) -> None: ...
+        def _negotiate_keys(self, m: Message) -> None: ...
         def _parse_newkeys(self, m: Message) -> None: ...
         def _send_message(self, data: Message) -> None: ...
+        def _send_user_message(self, data: Message) -> None: ...
         def _unlink_channel(self, chanid: int) -> None: ...
 
     class _AuthHandler(AuthHandler):
@@ -221,9 +239,9 @@ class PublicKeyLogin(_AuthHandler):
     def _accept(self, blob: bytes) -> None:
         self.proven = blob
         self.authenticated = True
-        self._answer(cMSG_USERAUTH_SUCCESS)
         self.transport._auth_trigger()
         self._host.logged_in(blob)
+        self._answer(cMSG_USERAUTH_SUCCESS)
 
     def _refuse(self) -> None:
         failure = Message()
@@ -259,8 +277,8 @@ class ServerTransport(_Transport):
         "ecdh-sha2-nistp256",
         "ecdh-sha2-nistp384",
         "ecdh-sha2-nistp521",
-        "diffie-hellman-group16-sha512",
-        "diffie-hellman-group14-sha256",
+        # None of the older Diffie-Hellman groups: one exchange of 4096 bits costs 0.3 s
+        # of cpu, in which no other thread runs, and anybody may ask for it.
     )
     _preferred_ciphers: ClassVar[tuple[str, ...]] = (
         "aes128-gcm@openssh.com",
@@ -272,8 +290,6 @@ class ServerTransport(_Transport):
     _preferred_macs: ClassVar[tuple[str, ...]] = (
         "hmac-sha2-256-etm@openssh.com",
         "hmac-sha2-512-etm@openssh.com",
-        "hmac-sha2-256",
-        "hmac-sha2-512",
     )
     _preferred_keys: ClassVar[tuple[str, ...]] = (
         "ssh-ed25519",
@@ -296,6 +312,7 @@ class ServerTransport(_Transport):
         self._after_reply: Callable[[], None] | None = None
         self._open: dict[int, paramiko.Channel] = {}
         self._gone: dict[int, threading.Event] = {}
+        self._held: list[Message] = []
         self.local_version = "SSH-2.0-mypaas"
         self.banner_timeout = float("inf")  # the socket keeps the time
         self.set_log_channel(_wire_log.name)
@@ -303,6 +320,9 @@ class ServerTransport(_Transport):
             self.add_server_key(key)
         # A client's extensions are of no use here, and paramiko counts as far as it is told.
         self._handler_table[MSG_EXT_INFO] = lambda _: None
+        # RFC 4253, 11.4; paramiko stumbles over a number for which it has no name.
+        for number in set(range(256)) - set(MSG_NAMES):
+            self._handler_table[number] = self._answer_unknown
         self._channel_handler_table = {
             **_Transport._channel_handler_table,
             MSG_CHANNEL_REQUEST: self._parse_channel_request,
@@ -321,11 +341,6 @@ class ServerTransport(_Transport):
         """The public keys, in wire format, that were offered in vain."""
         login = self.auth_handler
         return login.refused if isinstance(login, PublicKeyLogin) else []
-
-    @property
-    def overdue(self) -> bool:
-        """Whether the connection ended because nobody logged in in time."""
-        return self._patient.overdue
 
     @property
     def open_channels(self) -> int:
@@ -353,10 +368,38 @@ class ServerTransport(_Transport):
             self._open.clear()
             self._host.ended()
 
+    def _negotiate_keys(self, m: Message) -> None:
+        if self.initial_kex_done and self.proven_key is None:
+            raise paramiko.SSHException("new keys before a login")
+        super()._negotiate_keys(m)
+
     def _parse_newkeys(self, m: Message) -> None:
         if self.auth_handler is None:
             self.auth_handler = PublicKeyLogin(self, self._host)
+        held, self._held = self._held, []
+        for message in held:  # ours are in use already; other threads come after this
+            super()._send_message(message)
         super()._parse_newkeys(m)
+
+    def _send_message(self, data: Message) -> None:
+        if self.clear_to_send.is_set() or data.asbytes()[0] < USER_MESSAGES:
+            super()._send_message(data)
+        elif len(self._held) < MAX_HELD:
+            self._held.append(data)
+        else:
+            raise paramiko.SSHException("too many requests during a key exchange")
+
+    def _send_user_message(self, data: Message) -> None:
+        if threading.current_thread() is self:
+            self._send_message(data)
+        else:
+            super()._send_user_message(data)
+
+    def _answer_unknown(self, m: Message) -> None:
+        answer = Message()
+        answer.add_byte(cMSG_UNIMPLEMENTED)
+        answer.add_int(m.seqno)
+        self._send_message(answer)
 
     def _auth_trigger(self) -> None:
         super()._auth_trigger()
@@ -368,6 +411,8 @@ class ServerTransport(_Transport):
         # Instead of waiting for accept(): a channel begins with its exec request.
         self._gone[channel.get_id()] = threading.Event()
         self._open[channel.get_id()] = channel
+        if len(self.channels_seen) > MAX_SEEN:
+            del self.channels_seen[next(iter(self.channels_seen))]
 
     def _unlink_channel(self, chanid: int) -> None:
         super()._unlink_channel(chanid)
@@ -384,9 +429,15 @@ class ServerTransport(_Transport):
 
 
 def _feed(channel: Any, m: Message) -> None:
-    if len(channel.in_buffer) > 2 * WINDOW:
+    """Take data, of which there may be no more than the window that the client was given.
+
+    What was read and not yet given back to it counts as well; what somebody is reading
+    at this moment may be missing from the sum, and is never in it twice.
+    """
+    data = m.get_binary()
+    if len(channel.in_buffer) + channel.in_window_sofar + len(data) > WINDOW:
         raise paramiko.SSHException("the client ignores the window")
-    channel._feed(m)
+    channel._feed(data)
 
 
 def _check_signature(kind: str, signature: bytes) -> None:

@@ -7,6 +7,7 @@ import json
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,6 +60,14 @@ class Obedient:
     def do_cat(self, stream: Stream) -> int:
         while data := stream.read(100_000):
             stream.write(data)
+        return 0
+
+    def do_sip(self, stream: Stream) -> int:
+        taken = 0
+        while data := stream.read(100_000):
+            taken += len(data)
+            time.sleep(0.002)
+        stream.write(b"%d" % taken)
         return 0
 
     def do_head(self, stream: Stream) -> int:
