@@ -121,10 +121,16 @@ class Served:
 
     logs: Sequence[Mapping[str, Any]] = ()
 
-    def __init__(self, root: Path, host_keys: list[paramiko.PKey], **options: Any) -> None:
+    def __init__(
+        self,
+        root: Path,
+        host_keys: list[paramiko.PKey],
+        backend: Obedient | None = None,
+        **options: Any,
+    ) -> None:
         self.root = root
         self.keys = KeyFile(root / "authorized_keys")
-        self.backend = Obedient()
+        self.backend = backend or Obedient()
         self.host_keys = host_keys
         self.listener = Listener(
             ("127.0.0.1", 0), host_keys, self.keys, self.backend, **options
@@ -200,11 +206,11 @@ def host_keys() -> list[paramiko.PKey]:
 
 
 @contextmanager
-def serving(root: Path, **options: Any) -> Iterator[Served]:
+def serving(root: Path, backend: Obedient | None = None, **options: Any) -> Iterator[Served]:
     """A listener that runs, is stopped, and leaves nothing behind."""
     keys = host_keys()
     with nothing_left(), capture_logs() as logs:
-        served = Served(root, keys, **options)
+        served = Served(root, keys, backend, **options)
         served.logs = logs
         try:
             yield served
