@@ -65,7 +65,7 @@ def test_both_ways(
     data = os.urandom(3_000_000)
     done = served.ssh("cat", key=served.new_key("alice"), more=more, stdin=data)
     assert done.stdout == data
-    assert len(exchanges) > 5
+    assert len(exchanges) > 2  # of which one is the first
 
 
 @pytest.mark.parametrize("who", ["client", "server"])
