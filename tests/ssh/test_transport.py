@@ -352,6 +352,15 @@ def test_socket_options() -> None:
         try:
             assert ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
             assert ours.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
-            assert ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) > 0
+            idle, interval, count = (
+                ours.getsockopt(socket.IPPROTO_TCP, option)
+                for option in (
+                    socket.TCP_KEEPIDLE,
+                    socket.TCP_KEEPINTVL,
+                    socket.TCP_KEEPCNT,
+                )
+            )
+            assert idle + interval * count == 60
+            assert ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 60_000
         finally:
             ours.release()
