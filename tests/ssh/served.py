@@ -126,15 +126,14 @@ class Served:
         root: Path,
         host_keys: list[paramiko.PKey],
         backend: Obedient | None = None,
+        host: str = "127.0.0.1",
         **options: Any,
     ) -> None:
         self.root = root
         self.keys = KeyFile(root / "authorized_keys")
         self.backend = backend or Obedient()
         self.host_keys = host_keys
-        self.listener = Listener(
-            ("127.0.0.1", 0), host_keys, self.keys, self.backend, **options
-        )
+        self.listener = Listener((host, 0), host_keys, self.keys, self.backend, **options)
         self.listener.start()
         self.port = self.listener.address[1]
         self.known_hosts = root / "known_hosts"
