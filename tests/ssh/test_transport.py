@@ -8,8 +8,9 @@ import queue
 import re
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import paramiko
 import pytest
@@ -292,6 +293,42 @@ def test_second_command_on_a_channel(served: Served, alice: Path) -> None:
         channel.exec_command("wait")
         with pytest.raises(paramiko.SSHException):
             channel.exec_command("show")
+
+
+@pytest.mark.parametrize("window", [5_000, WINDOW])
+def test_exit_status_comes_last(served: Served, alice: Path, window: int) -> None:
+    """All data, then the exit status, then the end and the close, however slow the reader."""
+    order: list[str] = []
+    with probing(served.port) as prober:
+        assert prober.sign(load(alice)) == SUCCESS
+        _record(prober.transport, order)
+        channel = prober.transport.open_session(window_size=window, timeout=5)
+        channel.set_combine_stderr(True)
+        channel.exec_command("big 200000")
+        received = 0
+        while data := channel.recv(3_000):
+            received += len(data)
+        assert received == 400_000
+        assert channel.recv_exit_status() == 3
+        wait_until(lambda: "close" in order, "the server closes")
+    assert order[-3:] == ["request", "eof", "close"]
+    assert set(order[:-3]) == {"data", "errors"}
+
+
+def _record(transport: Any, order: list[str]) -> None:
+    """Note what the server says about channels from now on."""
+    names = {94: "data", 95: "errors", 96: "eof", 97: "close", 98: "request"}
+    table = dict(transport._channel_handler_table)
+
+    def noting(number: int, name: str) -> Callable[[Any, Message], None]:
+        def handle(channel: Any, message: Message) -> None:
+            order.append(name)
+            table[number](channel, message)
+
+        return handle
+
+    noted = {number: noting(number, name) for number, name in names.items()}
+    transport._channel_handler_table = {**table, **noted}
 
 
 def test_large_packets_from_friends(served: Served, alice: Path) -> None:
