@@ -18,6 +18,7 @@ import paramiko
 import pytest
 from prober import FAILURE, PK_OK, SUCCESS, load, probing
 from served import Obedient, Served, host_keys, nothing_left, serving
+from support.hardware import hardware_key
 from support.keys import ssh_key
 from support.net import wait_until
 from support.stockgit import clean_env
@@ -234,13 +235,12 @@ def agent(*keys: Path) -> Iterator[Path]:
 
 
 def test_agent_with_many_keys(served: Served) -> None:
-    """T8: stock ssh finds the right key behind ten others, RSA-1024 and DSA among them."""
+    """T8: stock ssh finds the right key behind ten others and four that nobody takes."""
     strangers = [ssh_key(served.root, f"other-{number}") for number in range(10)]
-    small, dsa = served.root / "small", ssh_key(served.root, "dsa", kind="dsa")
-    subprocess.run(
-        ["ssh-keygen", "-q", "-t", "rsa", "-b", "1024", "-N", "", "-f", str(small)], check=True
-    )
-    with agent(dsa, small, *strangers, served.new_key("alice")) as where:
+    useless = [hardware_key(served.root, kind, kind) for kind in ("ed25519-sk", "ecdsa-sk")]
+    useless.append(ssh_key(served.root, "small", kind="rsa", bits="1024"))
+    useless.append(ssh_key(served.root, "dsa", kind="dsa"))
+    with agent(*useless, *strangers, served.new_key("alice")) as where:
         more = ["PubkeyAcceptedAlgorithms=+ssh-dss", f"IdentityAgent={where}"]
         more += ["IdentitiesOnly=no", "IdentityFile=none"]
         options = [part for each in more for part in ("-o", each)]
