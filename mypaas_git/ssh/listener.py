@@ -20,6 +20,7 @@ from mypaas_git.ssh.session import Backend, Connection
 from mypaas_git.ssh.startups import MAX_STARTUPS, StartUps, source_of
 
 BACKLOG = 128
+"""Longer, and a crowd is let in quicker than it costs time to get rid of it."""
 MAX_CONNECTIONS = 500
 """Each idle one takes a thread and some 0.1 MiB."""
 LINGER_SECONDS = 1.0
