@@ -120,8 +120,14 @@ class Served:
             "GIT_CONFIG_GLOBAL": os.devnull,
             "GIT_SSH_COMMAND": shlex.join(["ssh", *self.ssh_options]),
         }
-        where = cwd or self.work
-        subprocess.run(["git", *args], cwd=where, env=env, check=True, timeout=60)
+        subprocess.run(
+            ["git", *args],
+            cwd=cwd or self.work,
+            env=env,
+            check=True,
+            capture_output=True,  # without pipes a time-out looks round every 32 ms
+            timeout=60,
+        )
 
     @property
     def ssh_options(self) -> list[str]:
