@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import resource
 import socket
 import threading
 import time
@@ -23,6 +24,8 @@ BACKLOG = 128
 """Longer, and a crowd is let in quicker than it costs time to get rid of it."""
 MAX_CONNECTIONS = 500
 """Each idle one takes a thread and some 0.1 MiB."""
+OTHER_DESCRIPTORS = 1000
+"""For commands: packs, builds, the engine."""
 LINGER_SECONDS = 1.0
 """How long a client may take to hang up by itself after its last command."""
 JOIN_SECONDS = 5.0
@@ -73,6 +76,7 @@ class Listener:
     def start(self) -> None:
         """Listen and accept; raises :class:`SettingsError` when the port cannot be had."""
         listening = _bind(*self._address)
+        _allow_descriptors(self._max_connections + self._startups.limit + OTHER_DESCRIPTORS)
         host, port = listening.getsockname()[:2]
         self._address = (host, port)
         self._socket = listening
@@ -168,6 +172,16 @@ class Listener:
     def _current(self) -> list[Connection]:
         with self._lock:
             return list(self._connections)
+
+
+def _allow_descriptors(wanted: int) -> None:
+    """Let this process have so many, when its hard limit does; 1,024 is a usual soft one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    if most < wanted:
+        log.warning("few descriptors", hard_limit=hard, wanted=wanted)
 
 
 def _bind(host: str, port: int) -> socket.socket:

@@ -42,7 +42,7 @@ class StartUps(Generic[S]):
     """
 
     def __init__(self, limit: int, draw: Callable[[], float] = _random.random) -> None:
-        self._limit = limit
+        self.limit = limit
         self._share = max(1, limit // 2)
         self._draw = draw
         self._by_source: dict[str, dict[S, None]] = {}
@@ -78,7 +78,7 @@ class StartUps(Generic[S]):
         return max(groups, key=lambda group: (len(group), self._draw()))
 
     def _pressure(self) -> float:
-        return (len(self) + 1 - self._share) / (self._limit + 1 - self._share)
+        return (len(self) + 1 - self._share) / (self.limit + 1 - self._share)
 
     def _choose(self, group: Sequence[S]) -> S:
         idle = [stranger for stranger in group if not stranger.exchanged_keys] or group

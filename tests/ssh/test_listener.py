@@ -387,6 +387,18 @@ def test_no_thread_for_a_client(served: Served, monkeypatch: pytest.MonkeyPatch)
     assert served.ssh("show", key=key).returncode == 0
 
 
+def test_descriptors_are_provided_for(tmp_path: Path) -> None:
+    """A soft limit that would not do for all connections is raised when it may be."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (600, hard))
+    try:
+        with serving(tmp_path) as served:
+            assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] >= 1700
+            assert not served.logged("few descriptors")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 def test_no_descriptors(served: Served) -> None:
     """When descriptors run out, a client waits instead of being lost, and the log says so."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
