@@ -99,6 +99,7 @@ def feed(processes: list[subprocess.Popen[bytes]], served: Served, seconds: floa
 
 def measure(served: Served, options: argparse.Namespace) -> Figures:
     alone = [served.push() for _ in range(10)]
+    time.sleep(1)  # the last one's connection ends
     memory, threads, descriptors = served.memory, served.threads, served.descriptors
     with clients(served, options.idle, ["-N"]):
         idle_memory = (served.memory - memory) / options.idle

@@ -213,6 +213,7 @@ class Figures:
 def measure(served: Served, options: argparse.Namespace) -> Figures:
     served.push()
     calm = [served.push() for _ in range(7)]
+    time.sleep(1)  # the last one's connection ends
     memory, threads, descriptors = served.memory, served.threads, served.descriptors
     command = [sys.executable, __file__, "--attack", str(served.port)]
     command += ["--sockets", str(options.sockets), "--again", str(options.again)]
