@@ -299,8 +299,9 @@ class Connection(paramiko.ServerInterface):
 
     def crowd_out(self) -> None:
         """End it: somebody else needs the place of one who has not logged in."""
-        self._crowded_out = True
-        self.transport.close()
+        if self.transport.proven_key is None:  # or else it has freed the place itself
+            self._crowded_out = True
+            self.transport.close()
 
     @property
     def exchanged_keys(self) -> bool:

@@ -22,38 +22,26 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import paramiko
-from paramiko.auth_handler import AuthHandler
 from paramiko.common import (
     MSG_CHANNEL_DATA,
     MSG_CHANNEL_EXTENDED_DATA,
     MSG_CHANNEL_REQUEST,
     MSG_EXT_INFO,
     MSG_NAMES,
-    MSG_SERVICE_REQUEST,
-    MSG_USERAUTH_REQUEST,
     cMSG_UNIMPLEMENTED,
-    cMSG_USERAUTH_FAILURE,
-    cMSG_USERAUTH_PK_OK,
-    cMSG_USERAUTH_REQUEST,
-    cMSG_USERAUTH_SUCCESS,
 )
 from paramiko.message import Message
-from paramiko.packet import Packetizer
 
+from mypaas_git.ssh.inside import InnerTransport
+from mypaas_git.ssh.login import Host, PublicKeyLogin
+from mypaas_git.ssh.packets import FRIENDS_PACKET, BoundedPacketizer
 from mypaas_git.ssh.patience import PatientSocket
 
-MAX_OFFERS = 50
-"""Keys and methods that may be refused before the connection ends."""
-MAX_BAD_SIGNATURES = 6
 WINDOW = 2 * 1024 * 1024
 """Bytes that a client may send on a channel before we have read any of them."""
-STRANGERS_PACKET = 35_000
-"""The longest packet before authentication: what RFC 4253, 6.1 asks for."""
-FRIENDS_PACKET = 256 * 1024
-"""The longest packet afterwards: OpenSSH's own limit."""
 MAX_HELD = 1000
 """Answers that may wait for the end of a key exchange."""
 MAX_SEEN = 1000
@@ -74,204 +62,17 @@ def _demote(record: logging.LogRecord) -> bool:
 _wire_log.addFilter(_demote)
 
 
-class ExactMessage(Message):
-    """A message whose fields are as long as they say.
-
-    paramiko fills a field that ends early with zeros, up to a megabyte. Made into a
-    number, as in a key exchange, nine bytes from a stranger take a minute of cpu.
-    """
-
-    def get_bytes(self, n: int) -> bytes:
-        data = self.packet.read(n)
-        if len(data) != n:
-            raise paramiko.SSHException("a message ends early")
-        return data
-
-
-class BoundedPacketizer(Packetizer):
-    """Reads no more for a packet than a packet may be long."""
-
-    limit = STRANGERS_PACKET
-
-    def read_all(self, n: int, check_rekey: bool = False) -> bytes:
-        if not 0 <= n <= self.limit:
-            raise paramiko.SSHException(f"a packet of {n} bytes")
-        return super().read_all(n, check_rekey)
-
-    def readline(self, timeout: float) -> str:
-        line = super().readline(timeout)
-        if not line.startswith("SSH-"):  # only a server may say more (RFC 4253, 4.2)
-            raise paramiko.SSHException("not an ssh client")
-        return line
-
-    def read_message(self) -> tuple[int, Message]:
-        kind, message = super().read_message()
-        exact = ExactMessage(message.asbytes())
-        exact.seqno = message.seqno
-        return kind, exact
-
-    def start_handshake(self, timeout: float) -> None:
-        """Nothing: the socket keeps the time, and needs no thread for it."""
-
-
-class Host(Protocol):
-    """Who a connection asks and tells; called in the connection's own thread."""
-
-    def knows(self, blob: bytes) -> bool:
-        """Whether this public key, in its wire format, may come in."""
-
-    def logged_in(self, blob: bytes) -> None:
-        """The owner of this key is at the other end."""
-
-    def ended(self) -> None:
-        """The connection is closed, its descriptor too. Called once."""
-
-
-if TYPE_CHECKING:
-    # The parts of paramiko's inside that are relied upon; its stubs leave them out.
-    class _Transport(paramiko.Transport):
-        _kex_info: ClassVar[Mapping[str, Any]]
-        _channel_handler_table: Mapping[int, Callable[[Any, Message], None]]
-        _handler_table: dict[int, Callable[[Message], None]]
-
-        channels_seen: dict[int, bool]
-        clear_to_send: threading.Event
-        initial_kex_done: bool
-
-        def _auth_trigger(self) -> None: ...
-        def _negotiate_keys(self, m: Message) -> None: ...
-        def _parse_newkeys(self, m: Message) -> None: ...
-        def _send_message(self, data: Message) -> None: ...
-        def _send_user_message(self, data: Message) -> None: ...
-        def _unlink_channel(self, chanid: int) -> None: ...
-
-    class _AuthHandler(AuthHandler):
-        transport: _Transport
-
-        def _disconnect_no_more_auth(self) -> None: ...
-        def _disconnect_service_not_available(self) -> None: ...
-        def _parse_service_request(self, m: Message) -> None: ...
-else:
-    _Transport, _AuthHandler = paramiko.Transport, AuthHandler
-
-
-class PublicKeyLogin(_AuthHandler):
-    """The server's half of public key authentication: RFC 4252, sections 5 to 7.
-
-    ``proven`` is the key whose signature over this very session was verified, and is
-    set together with ``authenticated``: a key that was only asked about, or offered
-    and not known, ends up in ``refused`` or nowhere.
-    """
-
-    # The signature's algorithm, and the type of the key it takes (RFC 8332 for RSA).
-    ALGORITHMS: ClassVar[Mapping[str, str]] = {
-        "ssh-ed25519": "ssh-ed25519",
-        "ecdsa-sha2-nistp256": "ecdsa-sha2-nistp256",
-        "ecdsa-sha2-nistp384": "ecdsa-sha2-nistp384",
-        "ecdsa-sha2-nistp521": "ecdsa-sha2-nistp521",
-        "rsa-sha2-512": "ssh-rsa",
-        "rsa-sha2-256": "ssh-rsa",
-    }
-
-    def __init__(self, transport: _Transport, host: Host) -> None:
-        super().__init__(transport)
-        self._host = host
-        self._bad_signatures = 0
-        self.proven: bytes | None = None
-        self.refused: list[bytes] = []
-
-    @property
-    def _handler_table(self) -> dict[int, Callable[[Message], None]]:
-        return {
-            MSG_SERVICE_REQUEST: self._parse_service_request,
-            MSG_USERAUTH_REQUEST: self._parse_userauth_request,
-        }
-
-    def _parse_userauth_request(self, m: Message) -> None:
-        if self.authenticated:
-            return  # RFC 4252, 5.3: silently ignored
-        user, service, method = m.get_binary(), m.get_binary(), m.get_binary()
-        if service != b"ssh-connection":
-            self._disconnect_service_not_available()
-        elif method != b"publickey":
-            self._refuse()
-        else:
-            self._parse_publickey(user, m)
-
-    def _parse_publickey(self, user: bytes, m: Message) -> None:
-        signed, algorithm, blob = m.get_boolean(), m.get_binary(), m.get_binary()
-        kind = self.ALGORITHMS.get(algorithm.decode("ascii", "replace"))
-        fits = kind is not None and blob.startswith(_string(kind.encode()))
-        # A key that is not known is not even parsed.
-        if kind is None or not fits or not self._host.knows(blob):
-            self.refused.append(blob)
-            self._refuse()
-        elif not signed:
-            self._answer(cMSG_USERAUTH_PK_OK, algorithm, blob)
-        elif self._verify(user, algorithm, kind, blob, m.get_binary()):
-            self._accept(blob)
-        else:
-            self._bad_signatures += 1
-            self.refused.append(blob)
-            self._refuse()
-
-    def _verify(
-        self, user: bytes, algorithm: bytes, kind: str, blob: bytes, signature: bytes
-    ) -> bool:
-        """Whether ``signature`` is the key's, over this session and this request."""
-        if not signature.startswith(_string(algorithm)):
-            return False
-        said = Message()
-        said.add_string(self.transport.session_id or b"")
-        said.add_byte(cMSG_USERAUTH_REQUEST)
-        for part in (user, b"ssh-connection", b"publickey"):
-            said.add_string(part)
-        said.add_boolean(True)
-        said.add_string(algorithm)
-        said.add_string(blob)
-        try:
-            _check_signature(kind, signature)
-            key = paramiko.PKey.from_type_string(kind, blob)
-            return key.verify_ssh_sig(said.asbytes(), ExactMessage(signature))
-        except (ValueError, TypeError, OverflowError, paramiko.SSHException):
-            return False  # a signature of another length or shape
-
-    def _accept(self, blob: bytes) -> None:
-        self.proven = blob
-        self.authenticated = True
-        self.transport._auth_trigger()
-        self._host.logged_in(blob)
-        self._answer(cMSG_USERAUTH_SUCCESS)
-
-    def _refuse(self) -> None:
-        failure = Message()
-        failure.add_byte(cMSG_USERAUTH_FAILURE)
-        failure.add_list(["publickey"])
-        failure.add_boolean(False)
-        self.transport._send_message(failure)
-        self.auth_fail_count += 1
-        if self.auth_fail_count >= MAX_OFFERS or self._bad_signatures >= MAX_BAD_SIGNATURES:
-            self._disconnect_no_more_auth()
-
-    def _answer(self, kind: bytes, *strings: bytes) -> None:
-        message = Message()
-        message.add_byte(kind)
-        for each in strings:
-            message.add_string(each)
-        self.transport._send_message(message)
-
-
-class ServerTransport(_Transport):
+class ServerTransport(InnerTransport):
     """One client's connection, from the first byte to the last."""
 
     # RFC 8731 gave the libssh exchange its standard name.
     _kex_info: ClassVar[Mapping[str, Any]] = {
-        **_Transport._kex_info,
-        "curve25519-sha256": _Transport._kex_info["curve25519-sha256@libssh.org"],
+        **InnerTransport._kex_info,
+        "curve25519-sha256": InnerTransport._kex_info["curve25519-sha256@libssh.org"],
     }
     _preferred_kex: ClassVar[tuple[str, ...]] = (
-        # An older cryptography package has no ML-KEM.
-        *(name for name in ("mlkem768x25519-sha256",) if name in _Transport._kex_info),
+        # A cryptography package on an OpenSSL before 3.5 has no ML-KEM.
+        *(name for name in ("mlkem768x25519-sha256",) if name in InnerTransport._kex_info),
         "curve25519-sha256",
         "curve25519-sha256@libssh.org",
         "ecdh-sha2-nistp256",
@@ -324,7 +125,7 @@ class ServerTransport(_Transport):
         for number in set(range(256)) - set(MSG_NAMES):
             self._handler_table[number] = self._answer_unknown
         self._channel_handler_table = {
-            **_Transport._channel_handler_table,
+            **InnerTransport._channel_handler_table,
             MSG_CHANNEL_REQUEST: self._parse_channel_request,
             MSG_CHANNEL_DATA: _feed,
             MSG_CHANNEL_EXTENDED_DATA: lambda _channel, _message: None,
@@ -438,23 +239,3 @@ def _feed(channel: Any, m: Message) -> None:
     if len(channel.in_buffer) + channel.in_window_sofar + len(data) > WINDOW:
         raise paramiko.SSHException("the client ignores the window")
     channel._feed(data)
-
-
-def _check_signature(kind: str, signature: bytes) -> None:
-    """Raise SSHException for a signature with a field that ends early.
-
-    paramiko takes the two numbers of an ECDSA signature (RFC 5656, 3.1.2) out of a
-    message of its own.
-    """
-    outer = ExactMessage(signature)
-    outer.get_binary()
-    value = outer.get_binary()
-    if kind.startswith("ecdsa-"):
-        numbers = ExactMessage(value)
-        numbers.get_binary()
-        numbers.get_binary()
-
-
-def _string(data: bytes) -> bytes:
-    """``data`` as RFC 4251, section 5 writes a string."""
-    return len(data).to_bytes(4, "big") + data

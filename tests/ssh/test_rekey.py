@@ -18,7 +18,8 @@ from served import Served, serving
 from support.net import wait_until
 from support.stockgit import git, ssh_command
 
-from mypaas_git.ssh.transport import BoundedPacketizer, ServerTransport
+from mypaas_git.ssh.packets import BoundedPacketizer
+from mypaas_git.ssh.transport import ServerTransport
 
 KEXINIT = 20
 

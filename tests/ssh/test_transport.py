@@ -20,8 +20,9 @@ from served import Served, serving
 from support.net import wait_until
 
 from mypaas_git.ssh import transport as transport_room
+from mypaas_git.ssh.login import MAX_OFFERS
 from mypaas_git.ssh.patience import PatientSocket
-from mypaas_git.ssh.transport import MAX_OFFERS, WINDOW
+from mypaas_git.ssh.transport import WINDOW
 
 
 @pytest.fixture
