@@ -90,12 +90,15 @@ class Server:
         return f"ready ssh={ssh} web={web} web_secure={secure}"
 
     def _listen(self) -> Listener:
-        address = self._app.settings.ssh.listen
+        ssh = self._app.settings.ssh
         listener = Listener(
-            (address.host, address.port),
+            (ssh.listen.host, ssh.listen.port),
             ensure_host_keys(self._app.home.host_keys),
             self._app.keys,
             Front(self._app),
+            max_connections=ssh.max_connections,
+            max_startups=ssh.max_startups,
+            idle_seconds=ssh.idle_timeout,
         )
         listener.start()
         return listener

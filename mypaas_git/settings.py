@@ -51,7 +51,12 @@ class Init:
 
 @dataclass(frozen=True)
 class Ssh:
+    """``idle_timeout`` is in seconds."""
+
     listen: Address = Address("0.0.0.0", 2222)  # noqa: S104 - a server's ssh faces the world
+    max_connections: int = 500
+    max_startups: int = 200
+    idle_timeout: float = 600.0
 
 
 @dataclass(frozen=True)
@@ -246,6 +251,8 @@ _RULES: dict[str, tuple[Callable[[Any], object], str]] = {
         lambda v: not v or re.fullmatch(r"[^@\s,`]+@[^@\s,`]+", v),
         "is not an email address",
     ),
+    "[ssh] max_connections": (lambda v: 1 <= v <= 10_000, "must lie between 1 and 10000"),
+    "[ssh] max_startups": (lambda v: 2 <= v <= 10_000, "must lie between 2 and 10000"),
     "[http] acme_server": (
         lambda v: re.fullmatch(r"https?://[^\s`]+", v),
         "is not the url of an ACME directory",
@@ -323,6 +330,9 @@ email = {email}  # for Let's Encrypt; without it https uses a self-signed certif
 
 [ssh]
 listen = {ssh}
+# max_connections = 500  # how many may be logged in at once
+# max_startups = 200  # how many may be on the way there, half of them from one address
+# idle_timeout = "10m"  # how long somebody logged in may stay without a command
 
 [http]
 web = {web}

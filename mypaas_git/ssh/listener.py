@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import resource
 import socket
 import threading
 import time
@@ -15,10 +16,16 @@ import structlog
 
 from mypaas_git.access.keys import KeyFile
 from mypaas_git.errors import SettingsError
-from mypaas_git.ssh.patience import LOGIN_SECONDS, PatientSocket
+from mypaas_git.ssh.patience import IDLE_SECONDS, LOGIN_SECONDS, PatientSocket
 from mypaas_git.ssh.session import Backend, Connection
+from mypaas_git.ssh.startups import MAX_STARTUPS, StartUps, source_of
 
 BACKLOG = 128
+"""Longer, and a crowd is let in quicker than it costs time to get rid of it."""
+MAX_CONNECTIONS = 500
+"""Each idle one takes a thread and some 0.1 MiB."""
+OTHER_DESCRIPTORS = 1000
+"""For commands: packs, builds, the engine."""
 LINGER_SECONDS = 1.0
 """How long a client may take to hang up by itself after its last command."""
 JOIN_SECONDS = 5.0
@@ -29,8 +36,10 @@ log: Any = structlog.get_logger()
 class Listener:
     """Accepts clients at ``address`` and serves each in threads of its own.
 
-    ``address`` is a host and port; port 0 takes a free one. A client that has not
-    logged in after ``login_seconds`` is dropped.
+    ``address`` is a host and port; port 0 takes a free one. At most ``max_connections``
+    are logged in at once, and ``max_startups`` on the way there (:class:`StartUps`). Who
+    has not logged in after ``login_seconds``, or has been logged in without a command
+    for ``idle_seconds``, is dropped.
     """
 
     def __init__(
@@ -40,8 +49,10 @@ class Listener:
         keys: KeyFile,
         backend: Backend,
         *,
-        max_connections: int = 200,
+        max_connections: int = MAX_CONNECTIONS,
+        max_startups: int = MAX_STARTUPS,
         login_seconds: float = LOGIN_SECONDS,
+        idle_seconds: float = IDLE_SECONDS,
     ) -> None:
         self._address = address
         self._host_keys = host_keys
@@ -49,9 +60,11 @@ class Listener:
         self._backend = backend
         self._max_connections = max_connections
         self._login_seconds = login_seconds
+        self._idle_seconds = idle_seconds
         self._stopping = threading.Event()
         self._lock = threading.Lock()
         self._connections: set[Connection] = set()
+        self._startups = StartUps[Connection](max_startups)
         self._socket: socket.socket | None = None
         self._thread: threading.Thread | None = None
 
@@ -63,6 +76,7 @@ class Listener:
     def start(self) -> None:
         """Listen and accept; raises :class:`SettingsError` when the port cannot be had."""
         listening = _bind(*self._address)
+        _allow_descriptors(self._max_connections + self._startups.limit + OTHER_DESCRIPTORS)
         host, port = listening.getsockname()[:2]
         self._address = (host, port)
         self._socket = listening
@@ -108,38 +122,66 @@ class Listener:
                     log.warning("cannot accept a connection", error=str(error))
                     self._stopping.wait(0.2)  # most likely out of descriptors
                 continue
-            self._welcome(accepted, _shown(*peer[:2]))
+            if self._logged_in() >= self._max_connections:
+                log.warning(
+                    "too many connections",
+                    peer=_shown(*peer[:2]),
+                    limit=self._max_connections,
+                )
+                accepted.close()
+            else:
+                self._welcome(accepted, *peer[:2])
 
-    def _welcome(self, accepted: socket.socket, peer: str) -> None:
-        if len(self._current()) >= self._max_connections:
-            log.warning("too many connections", peer=peer, limit=self._max_connections)
-            accepted.close()
-            return
-        sock = PatientSocket(accepted.detach(), self._login_seconds)
+    def _welcome(self, accepted: socket.socket, host: str, port: int) -> None:
+        sock = PatientSocket(accepted.detach(), self._login_seconds, self._idle_seconds)
         connection = Connection(
             sock,
-            peer,
+            _shown(host, port),
+            source_of(host),
             host_keys=self._host_keys,
             keys=self._keys,
             backend=self._backend,
+            entered=self._entered,
             ended=self._forget,
         )
         with self._lock:
             self._connections.add(connection)
+            leaver = self._startups.admit(connection)
+        if leaver is not None:
+            leaver.crowd_out()
         try:
             connection.start()
         except RuntimeError:
-            log.exception("no thread for a connection", peer=peer)
+            log.exception("no thread for a connection", peer=_shown(host, port))
             self._forget(connection)
             sock.release()
+
+    def _entered(self, connection: Connection) -> None:
+        with self._lock:
+            self._startups.discard(connection)
 
     def _forget(self, connection: Connection) -> None:
         with self._lock:
             self._connections.discard(connection)
+            self._startups.discard(connection)
+
+    def _logged_in(self) -> int:
+        with self._lock:
+            return len(self._connections) - len(self._startups)
 
     def _current(self) -> list[Connection]:
         with self._lock:
             return list(self._connections)
+
+
+def _allow_descriptors(wanted: int) -> None:
+    """Let this process have so many, when its hard limit does; 1,024 is a usual soft one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    if most < wanted:
+        log.warning("few descriptors", hard_limit=hard, wanted=wanted)
 
 
 def _bind(host: str, port: int) -> socket.socket:

@@ -11,6 +11,7 @@ import re
 import secrets
 import shlex
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -266,18 +267,25 @@ class Connection(paramiko.ServerInterface):
         self,
         sock: PatientSocket,
         peer: str,
+        source: str,
         *,
         host_keys: Sequence[paramiko.PKey],
         keys: KeyFile,
         backend: Backend,
+        entered: Callable[[Connection], None],
         ended: Callable[[Connection], None],
     ) -> None:
+        self.source = source
         self.transport = ServerTransport(sock, host_keys, self)
+        self._sock = sock
         self._keys = keys
         self._backend = backend
+        self._entered = entered
         self._ended = ended
-        self._with_terminal: set[int] = set()
-        self._busy: set[int] = set()
+        self._crowded_out = False
+        self._with_terminal: weakref.WeakSet[paramiko.Channel] = weakref.WeakSet()
+        self._busy: weakref.WeakSet[paramiko.Channel] = weakref.WeakSet()
+        self._had_commands = False
         self._lock = threading.Lock()
         self._sessions: dict[threading.Thread, Session] = {}
         self._stopping = threading.Event()
@@ -285,9 +293,20 @@ class Connection(paramiko.ServerInterface):
 
     def start(self) -> None:
         """Begin to talk; raises RuntimeError when no thread can be had."""
-        self._log.info("connected")
+        self._log.debug("connected")
         # Given an event, paramiko returns at once instead of waiting for the client.
         self.transport.start_server(threading.Event(), self)
+
+    def crowd_out(self) -> None:
+        """End it: somebody else needs the place of one who has not logged in."""
+        if self.transport.proven_key is None:  # or else it has freed the place itself
+            self._crowded_out = True
+            self.transport.close()
+
+    @property
+    def exchanged_keys(self) -> bool:
+        """Whether the client has done its part of a key exchange."""
+        return self.transport.initial_kex_done
 
     # What the transport asks and tells.
 
@@ -304,13 +323,18 @@ class Connection(paramiko.ServerInterface):
             key=identity.name if identity else None, fingerprint=fingerprint(blob)
         )
         self._log.info("authenticated")
+        self._entered(self)
 
     def ended(self) -> None:
         if self.transport.proven_key:
-            self._log.info("disconnected")
+            self._log.info("disconnected", idle=self._sock.idle)
         else:
-            offered = [fingerprint(blob) for blob in self.transport.refused_keys]
-            self._log.info("refused", offered=offered, overdue=self.transport.overdue)
+            self._log.info(
+                "refused",
+                offered=[fingerprint(blob) for blob in self.transport.refused_keys],
+                overdue=self._sock.overdue,
+                crowded_out=self._crowded_out,
+            )
         self._ended(self)
 
     def identify(self) -> Identity:
@@ -332,7 +356,7 @@ class Connection(paramiko.ServerInterface):
     @property
     def had_commands(self) -> bool:
         """Whether any command was ever run."""
-        return bool(self._busy)
+        return self._had_commands
 
     def refuse_commands(self) -> None:
         """From now on answer that the server is about to stop, and wait for no input."""
@@ -353,7 +377,7 @@ class Connection(paramiko.ServerInterface):
 
     def check_channel_pty_request(self, channel: paramiko.Channel, *_: Any, **__: Any) -> bool:
         # A refusal would make ssh print a line of its own before ours.
-        self._with_terminal.add(channel.get_id())
+        self._with_terminal.add(channel)
         return True
 
     def check_channel_shell_request(self, channel: paramiko.Channel) -> bool:
@@ -363,11 +387,11 @@ class Connection(paramiko.ServerInterface):
         return self._begin(channel, command)
 
     def _begin(self, channel: paramiko.Channel, command: bytes | None) -> bool:
-        number = channel.get_id()
-        if number in self._busy:
+        if channel in self._busy:
             return False
-        self._busy.add(number)
-        has_terminal = number in self._with_terminal
+        self._busy.add(channel)
+        self._had_commands = True
+        has_terminal = channel in self._with_terminal
         line_end = "\r\n" if has_terminal else "\n"
         stream = Stream(channel, self.transport.gone(channel), self._stopping, line_end)
         session = Session(
@@ -387,11 +411,22 @@ class Connection(paramiko.ServerInterface):
         )
         with self._lock:
             self._sessions[thread] = session
-        thread.start()
+            self._sock.occupy()
+        try:
+            thread.start()
+        except RuntimeError:
+            self._log.exception("no thread for a command")
+            self._forget(thread)
+            session.stream.finish(1)
 
     def _run(self, session: Session) -> None:
         try:
             session.run()
         finally:
-            with self._lock:
-                self._sessions.pop(threading.current_thread(), None)
+            self._forget(threading.current_thread())
+
+    def _forget(self, thread: threading.Thread) -> None:
+        with self._lock:
+            self._sessions.pop(thread, None)
+            if not self._sessions:
+                self._sock.rest()

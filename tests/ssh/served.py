@@ -7,6 +7,7 @@ import json
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,6 +62,14 @@ class Obedient:
             stream.write(data)
         return 0
 
+    def do_sip(self, stream: Stream) -> int:
+        taken = 0
+        while data := stream.read(100_000):
+            taken += len(data)
+            time.sleep(0.002)
+        stream.write(b"%d" % taken)
+        return 0
+
     def do_head(self, stream: Stream) -> int:
         stream.write(stream.read(5))
         return 0
@@ -112,14 +121,19 @@ class Served:
 
     logs: Sequence[Mapping[str, Any]] = ()
 
-    def __init__(self, root: Path, host_keys: list[paramiko.PKey], **options: Any) -> None:
+    def __init__(
+        self,
+        root: Path,
+        host_keys: list[paramiko.PKey],
+        backend: Obedient | None = None,
+        host: str = "127.0.0.1",
+        **options: Any,
+    ) -> None:
         self.root = root
         self.keys = KeyFile(root / "authorized_keys")
-        self.backend = Obedient()
+        self.backend = backend or Obedient()
         self.host_keys = host_keys
-        self.listener = Listener(
-            ("127.0.0.1", 0), host_keys, self.keys, self.backend, **options
-        )
+        self.listener = Listener((host, 0), host_keys, self.keys, self.backend, **options)
         self.listener.start()
         self.port = self.listener.address[1]
         self.known_hosts = root / "known_hosts"
@@ -191,11 +205,11 @@ def host_keys() -> list[paramiko.PKey]:
 
 
 @contextmanager
-def serving(root: Path, **options: Any) -> Iterator[Served]:
+def serving(root: Path, backend: Obedient | None = None, **options: Any) -> Iterator[Served]:
     """A listener that runs, is stopped, and leaves nothing behind."""
     keys = host_keys()
     with nothing_left(), capture_logs() as logs:
-        served = Served(root, keys, **options)
+        served = Served(root, keys, backend, **options)
         served.logs = logs
         try:
             yield served

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -17,6 +18,7 @@ import paramiko
 import pytest
 from prober import FAILURE, PK_OK, SUCCESS, load, probing
 from served import Obedient, Served, host_keys, nothing_left, serving
+from support.hardware import hardware_key
 from support.keys import ssh_key
 from support.net import wait_until
 from support.stockgit import clean_env
@@ -233,13 +235,12 @@ def agent(*keys: Path) -> Iterator[Path]:
 
 
 def test_agent_with_many_keys(served: Served) -> None:
-    """T8: stock ssh finds the right key behind ten others, RSA-1024 and DSA among them."""
+    """T8: stock ssh finds the right key behind ten others and four that nobody takes."""
     strangers = [ssh_key(served.root, f"other-{number}") for number in range(10)]
-    small, dsa = served.root / "small", ssh_key(served.root, "dsa", kind="dsa")
-    subprocess.run(
-        ["ssh-keygen", "-q", "-t", "rsa", "-b", "1024", "-N", "", "-f", str(small)], check=True
-    )
-    with agent(dsa, small, *strangers, served.new_key("alice")) as where:
+    useless = [hardware_key(served.root, kind, kind) for kind in ("ed25519-sk", "ecdsa-sk")]
+    useless.append(ssh_key(served.root, "small", kind="rsa", bits="1024"))
+    useless.append(ssh_key(served.root, "dsa", kind="dsa"))
+    with agent(*useless, *strangers, served.new_key("alice")) as where:
         more = ["PubkeyAcceptedAlgorithms=+ssh-dss", f"IdentityAgent={where}"]
         more += ["IdentitiesOnly=no", "IdentityFile=none"]
         options = [part for each in more for part in ("-o", each)]
@@ -295,14 +296,124 @@ def test_deadline_ends_with_the_login(tmp_path: Path) -> None:
 
 
 def test_too_many_connections(tmp_path: Path) -> None:
-    """T4: beyond the limit a connection is closed at once, and later ones get in again."""
+    """Beyond the limit a connection is closed at once, and later ones get in again."""
     with serving(tmp_path, max_connections=2) as served:
         key = served.new_key("alice")
-        with _connect(served), _connect(served), _connect(served) as third:
-            assert third.recv(10) == b""
+        with probing(served.port) as first, probing(served.port) as second:
+            assert [first.sign(load(key)), second.sign(load(key))] == [SUCCESS, SUCCESS]
+            with _connect(served) as third:
+                assert third.recv(10) == b""
             assert served.logged("too many connections")
-        wait_until(lambda: len(served.logged("refused")) == 2, "the first two are gone")
+        wait_until(lambda: len(served.logged("disconnected")) == 2, "the first two are gone")
         assert served.ssh("show", key=key).returncode == 0
+
+
+def test_strangers_make_room(tmp_path: Path) -> None:
+    """T4: who fills the door from one address loses places there, and keeps nobody out."""
+    with serving(tmp_path, max_startups=10) as served, contextlib.ExitStack() as stack:
+        key = served.new_key("alice")
+        silent = [stack.enter_context(_connect(served)) for _ in range(30)]
+        assert served.ssh("show", key=key).returncode == 0
+        gone = served.logged("refused")
+        assert len(gone) >= 25
+        assert all(entry["crowded_out"] for entry in gone)
+        for sock in silent:
+            sock.settimeout(0.05)
+        assert sum(map(_drained, silent)) >= 25
+
+
+def test_other_addresses_keep_their_places(tmp_path: Path) -> None:
+    """T4: a crowd from one address costs nobody at another a place, however long they take."""
+    with serving(tmp_path, max_startups=10) as served, contextlib.ExitStack() as stack:
+        slow = stack.enter_context(_connect(served, "127.0.0.2"))
+        for _ in range(50):
+            stack.enter_context(_connect(served))
+        key = served.new_key("alice")
+        more = ("-b", "127.0.0.3")
+        assert served.ssh("show", key=key, more=more).returncode == 0
+        assert slow.recv(100).startswith(b"SSH-2.0-")
+        slow.setblocking(False)
+        with contextlib.suppress(BlockingIOError):  # what is there is no end
+            while True:
+                assert slow.recv(65536)
+
+
+def test_fifty_at_once(tmp_path: Path) -> None:
+    """A CI that starts fifty jobs at the same moment gets every one of them in."""
+    with serving(tmp_path) as served, contextlib.ExitStack() as stack:
+        key = served.new_key("ci")
+        jobs = [stack.enter_context(served.popen("exit", "0", key=key)) for _ in range(50)]
+        assert [job.wait(60) for job in jobs] == [0] * 50
+        assert not served.logged("refused")
+
+
+def test_idle_connection(tmp_path: Path) -> None:
+    """Who is logged in and runs nothing is dropped after a while, and the log says so."""
+    with serving(tmp_path, idle_seconds=0.3) as served:
+        key = served.new_key("alice")
+        with probing(served.port) as prober:
+            assert prober.sign(load(key)) == SUCCESS
+            prober.transport.set_keepalive(1)  # what ssh itself says is no command
+            for _ in range(5):
+                prober.run("show")
+                time.sleep(0.1)
+            wait_until(lambda: not prober.transport.is_active(), "the server hung up")
+        assert [entry["idle"] for entry in served.logged("disconnected")] == [True]
+
+
+def test_command_is_not_idle(tmp_path: Path) -> None:
+    """A command that says nothing for long keeps its connection."""
+    with serving(tmp_path, idle_seconds=0.1) as served:
+        key = served.new_key("alice")
+        with served.popen("wait", key=key) as process:
+            assert served.backend.running.wait(10)
+            time.sleep(0.5)
+            served.backend.may_end.set()
+            assert process.communicate()[0] == b"ended well"
+
+
+def test_no_thread_for_a_client(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the system gives no thread, one client is dropped and the next is served."""
+    key = served.new_key("alice")
+
+    def refuse(_transport: object, *_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(paramiko.Transport, "start_server", refuse)
+        with _connect(served) as sock:
+            assert _drained(sock)
+    assert served.logged("no thread for a connection")
+    assert served.ssh("show", key=key).returncode == 0
+
+
+def test_descriptors_are_provided_for(tmp_path: Path) -> None:
+    """A soft limit that would not do for all connections is raised when it may be."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (600, hard))
+    try:
+        with serving(tmp_path) as served:
+            assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] >= 1700
+            assert not served.logged("few descriptors")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_no_descriptors(served: Served) -> None:
+    """When descriptors run out, a client waits instead of being lost, and the log says so."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with socket.socket() as client, contextlib.ExitStack() as stack:
+        client.settimeout(10)
+        used = max(int(path.name) for path in Path("/proc/self/fd").iterdir())
+        resource.setrlimit(resource.RLIMIT_NOFILE, (used + 1, hard))
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        with contextlib.suppress(OSError):
+            while True:
+                stack.enter_context(socket.socket())
+        client.connect(("127.0.0.1", served.port))
+        wait_until(lambda: served.logged("cannot accept a connection"), "the log tells")
+        stack.close()
+        assert client.recv(100).startswith(b"SSH-2.0-")
 
 
 def test_stop_waits_for_commands(served: Served) -> None:
@@ -404,8 +515,10 @@ def test_ipv6(tmp_path: Path) -> None:
             listener.stop()
 
 
-def _connect(served: Served) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", served.port), timeout=10)
+def _connect(served: Served, source: str = "127.0.0.1") -> socket.socket:
+    return socket.create_connection(
+        ("127.0.0.1", served.port), timeout=10, source_address=(source, 0)
+    )
 
 
 def _drained(sock: socket.socket) -> bool:

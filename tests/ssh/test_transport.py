@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import gc
+import queue
 import re
 import socket
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import paramiko
 import pytest
-from paramiko.kex_group14 import KexGroup14SHA256
 from paramiko.message import Message
 from prober import FAILURE, SUCCESS, load, probing
 from served import Served, serving
 from support.net import wait_until
 
+from mypaas_git.ssh import transport as transport_room
+from mypaas_git.ssh.login import MAX_OFFERS
 from mypaas_git.ssh.patience import PatientSocket
-from mypaas_git.ssh.transport import MAX_OFFERS, WINDOW
+from mypaas_git.ssh.transport import WINDOW
 
 
 @pytest.fixture
@@ -41,13 +43,11 @@ def alice(served: Served) -> Path:
         "KexAlgorithms=curve25519-sha256@libssh.org",
         "KexAlgorithms=ecdh-sha2-nistp256",
         "KexAlgorithms=ecdh-sha2-nistp521",
-        "KexAlgorithms=diffie-hellman-group16-sha512",
-        "KexAlgorithms=diffie-hellman-group14-sha256",
         "Ciphers=aes128-gcm@openssh.com",
         "Ciphers=aes256-gcm@openssh.com",
         "Ciphers=aes256-ctr",
         "MACs=hmac-sha2-256-etm@openssh.com",
-        "MACs=hmac-sha2-512",
+        "MACs=hmac-sha2-512-etm@openssh.com",
         "HostKeyAlgorithms=ssh-ed25519",
         "HostKeyAlgorithms=ecdsa-sha2-nistp256",
         "HostKeyAlgorithms=rsa-sha2-512",
@@ -64,12 +64,15 @@ def test_sound_algorithms(served: Served, alice: Path, option: str) -> None:
     "option",
     [
         "KexAlgorithms=diffie-hellman-group14-sha1",
+        "KexAlgorithms=diffie-hellman-group14-sha256",
+        "KexAlgorithms=diffie-hellman-group16-sha512",
         "KexAlgorithms=diffie-hellman-group-exchange-sha256",
         "Ciphers=aes128-cbc",
         "Ciphers=3des-cbc",
         "MACs=hmac-sha1",
         "MACs=hmac-md5",
         "MACs=umac-64@openssh.com",
+        "MACs=hmac-sha2-256",
         "HostKeyAlgorithms=ssh-rsa",
         "PubkeyAcceptedAlgorithms=ssh-rsa",
     ],
@@ -89,11 +92,18 @@ def test_no_compression(served: Served, alice: Path) -> None:
     assert served.ssh("show", key=alice, more=("-C",)).returncode == 0
 
 
-def test_rekey(served: Served, alice: Path) -> None:
-    """T13: new keys in the middle of the data, both ways, lose nothing."""
-    data = bytes(range(256)) * 12_000
-    done = served.ssh("cat", key=alice, more=("-o", "RekeyLimit=300K"), stdin=data)
-    assert done.stdout == data
+def test_post_quantum(served: Served, alice: Path) -> None:
+    """A client that can do ML-KEM gets it, as the first choice of both."""
+    transport = paramiko.Transport(("127.0.0.1", served.port))
+    try:
+        transport.get_security_options().kex = ("mlkem768x25519-sha256",)
+        transport.connect(username="me", pkey=load(alice))
+        with transport.open_session(timeout=10) as channel:
+            channel.exec_command("exit 5")
+            assert channel.recv_exit_status() == 5
+    finally:
+        transport.close()
+        transport.join(10)
 
 
 def test_paramiko_as_a_client(served: Served, alice: Path) -> None:
@@ -152,40 +162,12 @@ def test_hostile_openings(served: Served, alice: Path, opening: bytes) -> None:
     assert served.ssh("show", key=alice).returncode == 0
 
 
-def test_number_that_ends_early(served: Served) -> None:
+def test_signature_that_ends_early(served: Served) -> None:
     """Nine bytes that claim to be a number of a megabyte cost nothing.
 
     paramiko would fill it up with zeros and compute for a minute, before anybody has
-    logged in.
+    logged in: the numbers of an ECDSA signature, whose key anybody may know.
     """
-
-    class Boastful(KexGroup14SHA256):
-        transport: Any
-
-        def start_kex(self) -> None:
-            boast = Message()
-            boast.add_byte(b"\x1e")
-            boast.add_int(0xFFFFF)
-            boast.add_byte(b"\1")
-            self.transport._send_message(boast)
-
-    class Client(paramiko.Transport):
-        _kex_info: ClassVar[dict[str, Any]] = {Boastful.name: Boastful}
-        _preferred_kex = (Boastful.name,)
-
-    client = Client(("127.0.0.1", served.port))
-    began = time.process_time()
-    try:
-        client.start_client(threading.Event())
-        wait_until(lambda: served.logged("refused"), "the connection is dropped", seconds=5)
-    finally:
-        client.close()
-        client.join(5)
-    assert time.process_time() < began + 2
-
-
-def test_signature_that_ends_early(served: Served) -> None:
-    """The same for the numbers of an ECDSA signature, whose key anybody may know."""
     key = load(served.new_key("alice", kind="ecdsa"))
     name = key.get_name().encode()
     boast = b"\0\0\0\5\0\x0f\xff\xff\1"
@@ -215,6 +197,43 @@ def test_budget(served: Served) -> None:
         wait_until(lambda: not prober.transport.is_active(), "the connection has ended")
 
 
+def test_ten_thousand_channels(served: Served, alice: Path) -> None:
+    """T10: a client that asks for 10,000 channels gets ten, and costs no memory."""
+    kinds: list[bytes] = []
+    with probing(served.port) as prober:
+        assert prober.sign(load(alice)) == SUCCESS
+        for number, kind in ((91, b"opened"), (92, b"refused")):
+            prober.transport._handler_table[number] = lambda _, kind=kind: kinds.append(kind)
+        for number in range(10_000):
+            request = Message()
+            request.add_byte(b"\x5a")
+            request.add_string("session")
+            for each in (number, WINDOW, 32768):
+                request.add_int(each)
+            prober.transport._send_message(request)
+        wait_until(lambda: len(kinds) == 10_000, "every request is answered")
+        assert kinds.count(b"opened") == 10
+        [connection] = served.listener._current()
+        assert connection.transport.open_channels == 10
+        assert len(connection.transport.channels_seen) == 10
+
+
+def test_many_channels_one_after_another(
+    served: Served, alice: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of a closed channel is kept for as long as its connection lives."""
+    monkeypatch.setattr(transport_room, "MAX_SEEN", 5)
+    with probing(served.port) as prober:
+        assert prober.sign(load(alice)) == SUCCESS
+        for _ in range(30):
+            assert prober.run("show")
+        [connection] = served.listener._current()
+        wait_until(lambda: not connection.transport.open_channels, "all are closed")
+        assert len(connection.transport.channels_seen) <= 6
+        gc.collect()
+        assert len(connection._busy) <= 1  # the last one, which the transport still looks at
+
+
 def test_channels_are_counted(served: Served, alice: Path) -> None:
     """T10: ten channels at a time, and any number one after another."""
     with probing(served.port) as prober:
@@ -226,6 +245,32 @@ def test_channels_are_counted(served: Served, alice: Path) -> None:
             channel.close()
         for _ in range(30):
             assert prober.run("show")
+
+
+def test_window_to_the_last_byte(served: Served, alice: Path) -> None:
+    """A client may fill the window, and not send one byte more."""
+    with probing(served.port) as prober:
+        assert prober.sign(load(alice)) == SUCCESS
+        channel = prober.transport.open_session(timeout=5)
+        channel.exec_command("wait")
+        channel.sendall(bytes(WINDOW))
+        prober.run("show")
+        assert channel.out_window_size == 0
+        channel.out_window_size = 1
+        channel.sendall(b"x")
+        wait_until(lambda: not prober.transport.is_active(), "the connection has ended")
+
+
+def test_window_is_given_back(served: Served, alice: Path) -> None:
+    """A client that waits for room sends many windows full, to a slow reader as well."""
+    with probing(served.port) as prober:
+        assert prober.sign(load(alice)) == SUCCESS
+        channel = prober.transport.open_session(timeout=5)
+        channel.exec_command("sip")
+        channel.sendall(bytes(5 * WINDOW))
+        channel.shutdown_write()
+        assert channel.recv_exit_status() == 0
+        assert int(channel.recv(100)) == 5 * WINDOW
 
 
 def test_window_overrun(served: Served, alice: Path) -> None:
@@ -251,12 +296,88 @@ def test_second_command_on_a_channel(served: Served, alice: Path) -> None:
             channel.exec_command("show")
 
 
+@pytest.mark.parametrize("window", [5_000, WINDOW])
+def test_exit_status_comes_last(served: Served, alice: Path, window: int) -> None:
+    """All data, then the exit status, then the end and the close, however slow the reader."""
+    order: list[str] = []
+    with probing(served.port) as prober:
+        assert prober.sign(load(alice)) == SUCCESS
+        _record(prober.transport, order)
+        channel = prober.transport.open_session(window_size=window, timeout=5)
+        channel.set_combine_stderr(True)
+        channel.exec_command("big 200000")
+        received = 0
+        while data := channel.recv(3_000):
+            received += len(data)
+        assert received == 400_000
+        assert channel.recv_exit_status() == 3
+        wait_until(lambda: "close" in order, "the server closes")
+    assert order[-3:] == ["request", "eof", "close"]
+    assert set(order[:-3]) == {"data", "errors"}
+
+
+def _record(transport: Any, order: list[str]) -> None:
+    """Note what the server says about channels from now on."""
+    names = {94: "data", 95: "errors", 96: "eof", 97: "close", 98: "request"}
+    table = dict(transport._channel_handler_table)
+
+    def noting(number: int, name: str) -> Callable[[Any, Message], None]:
+        def handle(channel: Any, message: Message) -> None:
+            order.append(name)
+            table[number](channel, message)
+
+        return handle
+
+    noted = {number: noting(number, name) for number, name in names.items()}
+    transport._channel_handler_table = {**table, **noted}
+
+
 def test_large_packets_from_friends(served: Served, alice: Path) -> None:
     """A command line may be longer than a stranger's packet, up to its own limit."""
     with probing(served.port) as prober:
         assert prober.sign(load(alice)) == SUCCESS
         assert len(prober.run("show " + "x" * 60_000)) > 60_000
         assert prober.run("show " + "x" * 70_000) == b""
+
+
+def test_megabyte_of_a_command(served: Served, alice: Path) -> None:
+    """T15: a command line that fills more than a packet ends its connection, no other."""
+    with probing(served.port) as prober:
+        assert prober.sign(load(alice)) == SUCCESS
+        channel = prober.transport.open_session(timeout=5)
+        with pytest.raises((paramiko.SSHException, OSError, EOFError)):
+            channel.exec_command("show " + "x" * 1_000_000)
+        wait_until(lambda: not prober.transport.is_active(), "the connection has ended")
+    assert served.ssh("show", key=alice).returncode == 0
+
+
+def test_unknown_message(served: Served, alice: Path) -> None:
+    """T12: a message of a later version of ssh is answered as unknown (RFC 4253, 11.4)."""
+    unknown: queue.Queue[int] = queue.Queue()
+    with probing(served.port) as prober:
+        assert prober.sign(load(alice)) == SUCCESS
+        prober.transport._handler_table[3] = lambda m: unknown.put(m.get_int())
+        for number in (b"\xff", b"\xc0", b"\x65"):
+            message = Message()
+            message.add_bytes(number + bytes(8))
+            prober.transport._send_message(message)
+        first = unknown.get(timeout=5)
+        assert [unknown.get(timeout=5) for _ in range(2)] == [first + 1, first + 2]
+        assert prober.run("show")
+
+
+def test_unknown_message_from_a_stranger(served: Served) -> None:
+    """T12: before the login, a message that only friends may send ends the connection."""
+    with probing(served.port) as prober:
+        prober.send(b"\xff")
+        wait_until(lambda: not prober.transport.is_active(), "the connection has ended")
+
+
+def test_new_keys_before_a_login(served: Served) -> None:
+    """A stranger does not get to exchange keys again and again."""
+    with probing(served.port) as prober:
+        prober.transport._send_kex_init()
+        wait_until(lambda: not prober.transport.is_active(), "the connection has ended")
 
 
 def test_socket_options() -> None:
@@ -269,6 +390,15 @@ def test_socket_options() -> None:
         try:
             assert ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
             assert ours.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
-            assert ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) > 0
+            idle, interval, count = (
+                ours.getsockopt(socket.IPPROTO_TCP, option)
+                for option in (
+                    socket.TCP_KEEPIDLE,
+                    socket.TCP_KEEPINTVL,
+                    socket.TCP_KEEPCNT,
+                )
+            )
+            assert idle + interval * count == 60
+            assert ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 60_000
         finally:
             ours.release()

@@ -6,11 +6,14 @@ import subprocess
 from pathlib import Path
 
 
-def ssh_key(directory: Path, name: str = "alice", *, kind: str = "ed25519") -> Path:
+def ssh_key(
+    directory: Path, name: str = "alice", *, kind: str = "ed25519", bits: str = ""
+) -> Path:
     """The private key's file, ``directory/name``; the public key is ``name.pub``."""
     path = directory / name
+    size = ["-b", bits] if bits else []
     subprocess.run(
-        ["ssh-keygen", "-q", "-t", kind, "-N", "", "-C", name, "-f", str(path)],
+        ["ssh-keygen", "-q", "-t", kind, *size, "-N", "", "-C", name, "-f", str(path)],
         check=True,
         stdin=subprocess.DEVNULL,
     )
