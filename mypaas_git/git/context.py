@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from dulwich.objects import S_ISGITLINK, Blob, Tree, TreeEntry
 
 from mypaas_git.errors import TreeRefused
-from mypaas_git.git.check import name_fault
 from mypaas_git.git.ignore import DockerIgnore
+from mypaas_git.git.treenames import name_fault
 from mypaas_git.progress import clean
 
 if TYPE_CHECKING:

@@ -20,14 +20,15 @@ from typing import BinaryIO
 
 from dulwich.object_format import SHA1
 from dulwich.object_store import DiskObjectStore
-from dulwich.objects import ObjectID, RawObjectID, hex_to_sha, sha_to_hex
-from dulwich.pack import PackFileDisappeared, extend_pack, write_pack_index_v2
+from dulwich.objects import ObjectID, RawObjectID, sha_to_hex
+from dulwich.pack import Pack, PackFileDisappeared, extend_pack, write_pack_index_v2
 
 from mypaas_git.errors import GitRefused, PackRefused
 from mypaas_git.failpoints import reach
 from mypaas_git.files import sync_directory
 from mypaas_git.git.check import BLOB, NAMES, Link, check_object
 from mypaas_git.git.deltas import Deltas, inflate
+from mypaas_git.git.dotfiles import MAX_FILE, check_dotfile, too_long
 from mypaas_git.git.kinds import Kinds
 from mypaas_git.git.packstream import MAX_PARSED, MIB, Entry, PackStream
 from mypaas_git.git.repository import Repository
@@ -82,6 +83,7 @@ def _receive(
     with path.with_suffix(".idx").open("wb") as file:
         write_pack_index_v2(file, incoming.index(), checksum)
         _settle(file)
+    incoming.check_dotfiles(path)
     return checksum
 
 
@@ -152,9 +154,10 @@ class _Incoming:
 
     def __init__(self, store: _Store) -> None:
         self._store = store
-        # Raw ids to kind, offset and crc of the objects; hex ids to kind of what they link to.
+        # By raw id: kind, offset and crc of the objects, and the kind of what they link to.
         self._objects: dict[bytes, tuple[int, int, int]] = {}
-        self._links: dict[ObjectID, int] = {}
+        self._links: dict[bytes, int] = {}
+        self._dotfiles: set[tuple[bytes, bytes]] = set()
         self._deltas = Deltas(self._found)
         self._borrowed: set[RawObjectID] = set()
 
@@ -177,20 +180,31 @@ class _Incoming:
     def check_links(self) -> None:
         """Raise :class:`PackRefused` unless all that is linked to is there and of its kind."""
         for id_, kind in self._links.items():
-            raw = hex_to_sha(id_)
-            if raw in self._objects:
-                actual = self._objects[raw][0]
-            elif raw not in self._store:
+            if id_ in self._objects:
+                actual = self._objects[id_][0]
+            elif id_ not in self._store:
                 raise PackRefused(
-                    f"the {NAMES[kind]} {_text(id_)} is missing from the pack; if yours is a "
+                    f"the {NAMES[kind]} {id_.hex()} is missing from the pack; if yours is a "
                     f"shallow clone, 'git fetch --unshallow' first"
                 )
             else:
-                actual = self._store.kind(raw)
+                actual = self._store.kind(id_)
             if actual != kind:
                 raise PackRefused(
-                    f"{_text(id_)} is a {NAMES[actual]} where a {NAMES[kind]} must be"
+                    f"{id_.hex()} is a {NAMES[actual]} where a {NAMES[kind]} must be"
                 )
+
+    def check_dotfiles(self, path: Path) -> None:
+        """Check the files that git reads itself; ``path`` is that of the pack's index."""
+        if not self._dotfiles:
+            return
+        with Pack(str(path.with_suffix("")), object_format=SHA1) as pack:
+            for id_, which in self._dotfiles:
+                own = id_ in self._objects
+                _, data = pack.get_raw(RawObjectID(id_)) if own else self._store.get(id_)
+                if len(data) > MAX_FILE:
+                    raise too_long(which)
+                check_dotfile(which, data)
 
     def complete(self, file: BinaryIO) -> bytes | None:
         """Append the bases that a thin pack lacks; return its new checksum if it does."""
@@ -219,13 +233,15 @@ class _Incoming:
                 raise PackRefused(
                     f"the {NAMES[kind]} {id_.hex()} is over {MAX_PARSED // MIB} MiB long"
                 )
-            self._link(check_object(kind, sha_to_hex(RawObjectID(id_)), data))
+            checked = check_object(kind, id_, data)
+            self._link(checked.links)
+            self._dotfiles.update(checked.dotfiles)
 
     def _link(self, links: list[Link]) -> None:
         for id_, kind in links:
             if self._links.setdefault(id_, kind) != kind:
                 raise PackRefused(
-                    f"{_text(id_)} is linked to as a {NAMES[kind]} and as something else"
+                    f"{id_.hex()} is linked to as a {NAMES[kind]} and as something else"
                 )
 
     def _compare(self, kind: int, id_: bytes, data: bytes) -> None:
@@ -241,7 +257,3 @@ class _Incoming:
 
     def _get_raw(self, id_: RawObjectID | ObjectID) -> tuple[int, bytes]:
         return self._store.get(id_)
-
-
-def _text(id_: bytes) -> str:
-    return id_.decode("ascii", "replace")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -38,14 +38,13 @@ from mypaas_git.errors import (
     RepositoryMissing,
     TreeRefused,
 )
+from mypaas_git.files import sync_directory, sync_tree
 from mypaas_git.git.check import NAMES
 from mypaas_git.git.context import context
 from mypaas_git.git.kinds import Kinds
+from mypaas_git.git.reflocks import clear_stale
 from mypaas_git.names import ServiceName
 from mypaas_git.progress import clean
-
-STALE_LOCK = 60.0
-"""Seconds after which the lock file of a ref is one that a crash has left."""
 
 log = structlog.get_logger()
 
@@ -105,7 +104,9 @@ class Repositories:
         made = Path(tempfile.mkdtemp(prefix=".new-", dir=self._root))
         try:
             Repo.init_bare(str(made), default_branch=b"main").close()
+            sync_tree(made)
             made.rename(self._path(name))
+            sync_directory(self._root)
         except OSError:
             # Somebody else's first push was quicker; a directory with files is not replaced.
             if not self.exists(name):
@@ -122,6 +123,7 @@ class Repository:
 
     def __init__(self, repo: Repo) -> None:
         self.dulwich = repo
+        self.store.fsync_object_files = True
 
     @classmethod
     def at(cls, path: Path) -> Repository:
@@ -174,15 +176,17 @@ class Repository:
     def move_ref(self, name: str, old: str | None, new: str | None) -> None:
         """Set ``name`` to ``new`` provided that it still is ``old``; None means no such ref.
 
-        Raises :class:`RefRefused` when it is not, when somebody holds its lock
-        file, and when its name collides with another's.
+        The move is durable. Raises :class:`RefRefused` when it is not, when somebody
+        holds its lock file, and when its name collides with another's.
         """
+        path = self.path / name
+        rearranges = new is None or not path.parent.is_dir()
         try:
-            moved = self._swap(Ref(_bytes(name)), _id(old), _id(new))
+            moved = self._swap_unlocked(Ref(_bytes(name)), _id(old), _id(new))
         except FileLocked as error:
             raise RefRefused(
-                f"{clean(name)} is locked: another push is moving it, or one crashed; "
-                f"if trying again does not help, have {_lock_name(error)} removed on the server"
+                f"{clean(name)} is locked: another program holds {_lock_name(error)}; "
+                f"try again in a minute"
             ) from None
         except (NotADirectoryError, IsADirectoryError, FileExistsError):
             raise RefRefused(
@@ -194,23 +198,31 @@ class Repository:
             raise RefRefused(f"{clean(name)[:80]} is not a name for a ref") from None
         if not moved:
             raise RefRefused(f"{clean(name)} moved meanwhile: fetch it, merge, and push again")
+        self._settle(path, rearranges)
 
     def check_movable(self, name: str) -> None:
-        """Raise :class:`RefRefused` when a lock file keeps ``name`` from being moved.
-
-        Whoever asks holds the service's lock, so that an old file is a crash's.
-        """
-        lock = self.path / f"{name}.lock"
-        try:
-            age = time.time() - lock.stat().st_mtime
-        except OSError:
-            return
-        if age < STALE_LOCK:
+        """Raise :class:`RefRefused` when a lock file keeps ``name`` from being moved."""
+        if not clear_stale(self.path / f"{name}.lock", self.path):
             raise RefRefused(
                 f"{clean(name)} is locked by another program; try again in a minute"
             )
-        log.warning("stale-lock-removed", path=str(lock))
-        lock.unlink(missing_ok=True)
+
+    def _swap_unlocked(self, name: Ref, old: ObjectID, new: ObjectID) -> bool:
+        """Swap, once more if only a lock that a crash has left was in the way."""
+        try:
+            return self._swap(name, old, new)
+        except FileLocked as error:
+            if not clear_stale(_lock_path(error), self.path):
+                raise
+            return self._swap(name, old, new)
+
+    def _settle(self, ref: Path, rearranged: bool) -> None:
+        """Make a ref's name durable; ``rearranged``: other names than its own changed, too."""
+        for directory in ref.parents if rearranged else [ref.parent]:
+            if directory.is_dir():
+                sync_directory(directory)
+            if directory == self.path:
+                break
 
     def _swap(self, name: Ref, old: ObjectID, new: ObjectID) -> bool:
         refs = self.dulwich.refs
@@ -238,6 +250,9 @@ class Repository:
         tag.tag_time, tag.tag_timezone = int(when), 0
         tag.object = (Commit, self.commit(commit).id)
         self.store.add_object(tag)
+        loose = self.path / "objects" / _text(tag.id)[:2]
+        sync_directory(loose)
+        sync_directory(loose.parent)
         self.move_ref(f"refs/tags/{name}", None, _text(tag.id))
 
     def adopt_head(self, ref: str) -> None:
@@ -353,10 +368,12 @@ def _expect(found: ShaFile, kind: type[_Kind], shown: str) -> _Kind:
     return found
 
 
+def _lock_path(error: FileLocked) -> Path:
+    return Path(os.fsdecode(error.lockfilename))
+
+
 def _lock_name(error: FileLocked) -> str:
-    name = error.lockfilename
-    path = Path(name.decode("utf-8", "replace") if isinstance(name, bytes) else name)
-    return clean("/".join(path.parts[-4:]))
+    return clean("/".join(_lock_path(error).parts[-4:]))
 
 
 def _author(name: str) -> bytes:

@@ -58,6 +58,27 @@ def test_good_pack(repository: Repository) -> None:
     assert index.stat().st_mode & 0o777 == 0o444
 
 
+def test_a_pack_is_on_the_disk_before_it_counts(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pack and index are written through before their names are, and those are too (T67)."""
+    done: list[str] = []
+    fsync, replace = os.fsync, Path.replace
+
+    def watch(descriptor: int) -> None:
+        done.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+        fsync(descriptor)
+
+    def moved(path: Path, target: Path) -> Path:
+        done.append(f"move {path.suffix}")
+        return replace(path, target)
+
+    monkeypatch.setattr("os.fsync", watch)
+    monkeypatch.setattr(Path, "replace", moved)
+    take(repository, packs.whole((b"100644", b"a", A_ID), blobs=(A,)))
+    assert done == ["new.pack", "new.idx", "move .pack", "move .idx", "pack"]
+
+
 def test_same_pack_twice(repository: Repository) -> None:
     """The very same pack may come again."""
     data = packs.whole((b"100644", b"a", A_ID), blobs=(A,))
@@ -289,6 +310,24 @@ def test_bad_trees(
     untouched(repository)
 
 
+def test_hostile_dotfiles(repository: Repository) -> None:
+    """A .gitmodules that would harm who clones is refused, also one that is here already."""
+    bad = b'[submodule "a"]\n\turl = -oProxyCommand=x\n'
+    blob = object_id(BLOB, bad)
+    why = r"^\.gitmodules has a url for 'a' that git would take for an option"
+    for name in (b".gitmodules", b"GITMOD~1"):
+        refused(repository, packs.whole((b"100644", name, blob), blobs=(bad,)), why)
+    take(repository, packs.whole((b"100644", b"harmless", blob), blobs=(bad,)))
+    with pytest.raises(TreeRefused, match=why):
+        take(repository, packs.whole((b"100644", b".gitmodules", blob)))
+    long = b"#" * (1 << 20) + b"\n"
+    with pytest.raises(TreeRefused, match=r"^\.gitmodules is over 1 MiB long"):
+        take(
+            repository,
+            packs.whole((b"100644", b".gitmodules", object_id(BLOB, long)), blobs=(long,)),
+        )
+
+
 def test_submodule_entries_are_let_in(repository: Repository) -> None:
     """A submodule's commit lives elsewhere; the build context refuses it later (T35)."""
     take(repository, packs.whole((b"160000", b"sub", b"\7" * 20)))
@@ -312,7 +351,8 @@ def test_submodule_entries_are_let_in(repository: Repository) -> None:
 )
 def test_bad_commits_tags_and_trees(repository: Repository, kind: int, data: bytes) -> None:
     """What does not parse, or links to nothing or to the wrong kind, is refused (T21)."""
-    refused(repository, pack(entry(BLOB, A), entry(kind, data)), "malformed|missing|is a")
+    why = "malformed|missing|is a|has the mode"
+    refused(repository, pack(entry(BLOB, A), entry(kind, data)), why)
 
 
 def test_parent_of_the_wrong_kind_here_already(repository: Repository) -> None:
