@@ -29,7 +29,8 @@ from mypaas_git.git.commands import (
     reason,
 )
 from mypaas_git.git.ingest import ingest
-from mypaas_git.git.packstream import PackBroken, PackStream
+from mypaas_git.git.limits import Limits, PackBroken
+from mypaas_git.git.packstream import PackStream
 from mypaas_git.git.repository import Repositories, Repository
 from mypaas_git.git.wire import AGENT, Stream, Wire
 from mypaas_git.names import ServiceName
@@ -125,7 +126,7 @@ class _Pusher:
             return
         self._sends_pack, self._broken = False, True
         try:
-            ingest(self._wire.recv, repository, limit)
+            ingest(self._wire.recv, repository.objects, limit)
         except PackBroken:
             raise
         except GitRefused:
@@ -155,7 +156,7 @@ class _Pusher:
         """Read what is still being sent: git looks at the report only afterwards."""
         if self._sends_pack:
             try:
-                for _ in PackStream(self._wire.recv, len, limit).entries():
+                for _ in PackStream(self._wire.recv, len, Limits(received=limit)).entries():
                     pass
             except GitRefused:
                 self._broken = True

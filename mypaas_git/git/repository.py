@@ -41,8 +41,8 @@ from mypaas_git.errors import (
 from mypaas_git.files import sync_directory, sync_tree
 from mypaas_git.git.check import NAMES
 from mypaas_git.git.context import context
-from mypaas_git.git.kinds import Kinds
 from mypaas_git.git.reflocks import clear_stale
+from mypaas_git.git.stored import Stored
 from mypaas_git.names import ServiceName
 from mypaas_git.progress import clean
 
@@ -151,6 +151,11 @@ class Repository:
     def path(self) -> Path:
         """The bare repository's directory."""
         return Path(self.dulwich.controldir())
+
+    @property
+    def objects(self) -> Path:
+        """The directory of its objects."""
+        return Path(os.fspath(self.store.path))
 
     @property
     def store(self) -> DiskObjectStore:
@@ -310,8 +315,8 @@ class Repository:
     def kind(self, id_: str) -> str:
         """``commit``, ``tree``, ``blob`` or ``tag``. Raises :class:`GitRefused`."""
         try:
-            with Kinds(self.store) as kinds:
-                return NAMES[kinds.of(hex_to_sha(_id(id_)))]
+            with Stored(self.store) as stored:
+                return NAMES[stored.kind(hex_to_sha(_id(id_)))]
         except (KeyError, ValueError):
             raise GitRefused(f"the object {clean(id_)} is missing") from None
 

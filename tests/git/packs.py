@@ -49,6 +49,16 @@ def insert(base: bytes, text: bytes) -> bytes:
     return varint(len(base)) + varint(len(text)) + bytes([len(text)]) + text
 
 
+def text(data: bytes) -> bytes:
+    """A delta's instruction to insert a short text."""
+    return bytes([len(data)]) + data if data else b""
+
+
+def copy(at: int, size: int) -> bytes:
+    """A delta's instruction to copy from its base."""
+    return b"\xbf" + at.to_bytes(4, "little") + size.to_bytes(2, "little")
+
+
 def repeat(base: bytes, times: int) -> bytes:
     """A delta that repeats ``base``, which is at most 64 KiB long, over and over."""
     copy = b"\xb0" + len(base).to_bytes(2, "little")

@@ -189,7 +189,7 @@ def test_deep_tree(repository: Repository) -> None:
         top = packs.tree((b"40000", b"d", object_id(TREE, top)))
         parts.append(entry(TREE, top))
     tip = packs.commit(object_id(TREE, top))
-    ingest(io.BytesIO(pack(*parts, entry(COMMIT, tip))).read, repository, 1 << 30)
+    ingest(io.BytesIO(pack(*parts, entry(COMMIT, tip))).read, repository.objects, 1 << 30)
     with pytest.raises(TreeRefused, match="over 2048 directories deep"):
         b"".join(repository.context(object_id(COMMIT, tip).hex()))
 
@@ -201,7 +201,7 @@ def test_impossible_symlinks(repository: Repository, target: bytes) -> None:
     top = packs.tree(link)
     tip = packs.commit(object_id(TREE, top))
     data = packs.whole(link, blobs=(target,))
-    ingest(io.BytesIO(data).read, repository, 1 << 30)
+    ingest(io.BytesIO(data).read, repository.objects, 1 << 30)
     with pytest.raises(TreeRefused, match="link is a symlink with an impossible target"):
         b"".join(repository.context(object_id(COMMIT, tip).hex()))
 

@@ -7,7 +7,9 @@ import os
 import resource
 import subprocess
 import time
+import tracemalloc
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import packs
@@ -17,8 +19,11 @@ from packs import BLOB, COMMIT, OFS_DELTA, REF_DELTA, TAG, TREE, entry, object_i
 from support.stockgit import clean_env, git
 
 from mypaas_git.errors import GitRefused, PackRefused, TreeRefused
-from mypaas_git.git.ingest import ingest
+from mypaas_git.git.contents import Contents
+from mypaas_git.git.ingest import ingest, take_within
+from mypaas_git.git.limits import Limits
 from mypaas_git.git.repository import Repositories, Repository
+from mypaas_git.git.stored import Stored
 from mypaas_git.names import ServiceName
 
 A = b"a\n"
@@ -33,7 +38,7 @@ def repository(tmp_path: Path) -> Iterator[Repository]:
 
 
 def take(repository: Repository, data: bytes, limit: int = GIB) -> None:
-    ingest(io.BytesIO(data).read, repository, limit)
+    ingest(io.BytesIO(data).read, repository.objects, limit)
 
 
 def untouched(repository: Repository) -> None:
@@ -97,7 +102,7 @@ def test_nothing_behind_the_pack_is_waited_for(repository: Repository) -> None:
     """Reading stops at the pack's end, since a client may keep its connection open."""
     data = packs.whole((b"100644", b"a", A_ID), blobs=(A,))
     left = [data[at : at + 5] for at in range(0, len(data), 5)]
-    ingest(lambda _n: left.pop(0), repository, GIB)
+    ingest(lambda _n: left.pop(0), repository.objects, GIB)
     assert left == []
 
 
@@ -228,23 +233,79 @@ def test_bombs_are_cheap(repository: Repository) -> None:
     assert after - before < 200 * 1024  # KiB
 
 
-def test_wide_deep_deltas_are_bounded(
-    repository: Repository, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("held", "in_memory"), [(1 << 20, 1 << 20), (500, 1 << 20), (0, 50)])
+def test_deltas_in_little_memory(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch, held: int, in_memory: int
 ) -> None:
-    """Bases that wait for more deltas take no more memory than is granted (T19)."""
-    base, second = b"0" * 5000, b"1" * 100
-    monkeypatch.setattr("mypaas_git.git.deltas.MAX_HELD", 5050)
-    entries = [
-        entry(BLOB, base),
-        ref_delta(object_id(BLOB, base), packs.insert(base, second)),
-        ref_delta(object_id(BLOB, base), packs.insert(base, b"2" * 100)),
-        ref_delta(object_id(BLOB, second), packs.insert(second, b"3")),
-    ]
-    # The last delta of a base is resolved first here: the second waits with its own below it.
-    entries[1:3] = reversed(entries[1:3])
-    with pytest.raises(PackRefused, match="deltas take more than"):
-        take(repository, pack(*entries))
-    untouched(repository)
+    """Bases that have no room are worked out again, large ones lie on the disk (T19)."""
+    for module in ("contents", "deltas"):
+        monkeypatch.setattr(f"mypaas_git.git.{module}.MAX_MEMORY", in_memory)
+    base = b"line\n" * 60
+    texts, entries = [base], [entry(BLOB, base)]
+    for number in range(200):
+        # Wide and deep: a delta of one of the last texts, or of one long ago.
+        below = texts[-1 - number % 7] if number % 11 else texts[number // 3]
+        texts.append(b"%d " % number + below[:200] + b"end" * (number % 20))
+        delta = packs.varint(len(below)) + packs.varint(len(texts[-1]))
+        delta += packs.text(b"%d " % number) + packs.copy(0, len(below[:200]))
+        entries.append(
+            ref_delta(object_id(BLOB, below), delta + packs.text(b"end" * (number % 20)))
+        )
+    top = packs.tree(
+        *sorted((b"100644", b"%d" % n, object_id(BLOB, text)) for n, text in enumerate(texts))
+    )
+    data = pack(*entries, entry(TREE, top), entry(COMMIT, packs.commit(object_id(TREE, top))))
+    limits = Limits(received=GIB, held=held)
+    ingest(
+        io.BytesIO(data).read,
+        repository.objects,
+        GIB,
+        lambda read, quarantine, _limit: take_within(read, quarantine, limits),
+    )
+    assert git(repository.path, "fsck", "--strict", "--full").returncode == 0
+    with Stored(repository.store) as stored:
+        for text in texts:
+            with closing(stored.contents(object_id(BLOB, text))) as contents:
+                assert contents.whole() == text
+            assert stored.size(object_id(BLOB, text)) == len(text)
+
+
+def test_large_files_that_change(repository: Repository, tmp_path: Path) -> None:
+    """A large file takes little memory, and so does a thin delta of it (T20)."""
+    work, bare = tmp_path / "work", repository.path
+    noise = os.urandom(24 << 20)
+    (work).mkdir()
+    tips = []
+    for number in range(3):
+        (work / "big").write_bytes(noise[number << 20 :] + b"more" * number)
+        tips.append(commit_files(work, {"n": str(number)}))
+    tracemalloc.start()
+    for old, new in (("", tips[0]), (f"^{tips[0]}", tips[1]), (f"^{tips[1]}", tips[2])):
+        data = subprocess.run(
+            ["git", "pack-objects", "--revs", "--thin", "--stdout", "-q"],
+            cwd=work, env=clean_env(), input=f"{new}\n{old}\n".encode(), capture_output=True,
+            check=True,
+        ).stdout  # fmt: skip
+        assert old == "" or len(data) < 10_000
+        before = tracemalloc.get_traced_memory()[0]
+        tracemalloc.reset_peak()
+        take(repository, data)
+        assert tracemalloc.get_traced_memory()[1] - before < 8 << 20
+    tracemalloc.stop()
+    git(bare, "update-ref", "refs/heads/main", tips[2])
+    assert git(bare, "fsck", "--strict", "--full").returncode == 0
+
+
+def test_a_large_file_again(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large blob that is here already is compared, without being in memory twice."""
+    big = os.urandom(3 << 20)
+    data = packs.whole((b"100644", b"a", object_id(BLOB, big)), blobs=(big,))
+    take(repository, data)
+    take(repository, packs.whole((b"100644", b"b", object_id(BLOB, big)), blobs=(big,)))
+    other = b"x" * len(big)
+    monkeypatch.setattr(Stored, "contents", lambda *_: Contents.of(other))
+    with pytest.raises(PackRefused, match="is not the object of that id"):
+        take(repository, data)
 
 
 def test_long_chain(repository: Repository) -> None:
@@ -415,7 +476,11 @@ def test_colliding_object(repository: Repository, monkeypatch: pytest.MonkeyPatc
     """An object that has the id of another one is not taken for it."""
     take(repository, packs.whole((b"100644", b"a", A_ID), blobs=(A,)))
     # No two contents with one SHA-1 fit in here, so the one that is stored is misread.
-    monkeypatch.setattr(repository.store, "get_raw", lambda _id: (BLOB, b"not a\n"))
+    monkeypatch.setattr(Stored, "contents", lambda *_: Contents.of(b"not a\n"))
+    with pytest.raises(PackRefused, match="is not the object of that id"):
+        take(repository, pack(entry(BLOB, A)))
+    monkeypatch.setattr(Stored, "contents", lambda *_: Contents.of(A))
+    monkeypatch.setattr(Stored, "kind", lambda *_: TREE)
     with pytest.raises(PackRefused, match="is not the object of that id"):
         take(repository, pack(entry(BLOB, A)))
 
