@@ -56,6 +56,7 @@ class Server:
         with contextlib.ExitStack() as stack:
             stack.callback(self._app.close)
             stack.enter_context(_alone(self._app.home.server_lock))
+            self._app.workers.start()
             revive_proxy(self._app)
             self._recover()
             keeper = self._keeper()
@@ -180,6 +181,7 @@ class Front:
                 max_pack_size=self._app.settings.git.max_pack_size,
                 deploy=self._deploy(identity, service, stream),
                 push_id=push_id,
+                take=self._app.workers.take,
             )
 
     def _deploy(

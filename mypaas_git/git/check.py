@@ -6,13 +6,12 @@ As strict as ``git fsck --strict``, whose ``fsck.c`` says what it asks of each k
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import NamedTuple
 
 from dulwich.objects import Blob, Commit, Tag, Tree
 
 from mypaas_git.errors import PackRefused, TreeRefused
-from mypaas_git.git.treenames import MODULES, dotfile, is_plain, name_fault
+from mypaas_git.git.treenames import MODULES, dotfile, name_fault
 from mypaas_git.progress import clean
 
 BLOB, COMMIT, TAG, TREE = Blob.type_num, Commit.type_num, Tag.type_num, Tree.type_num
@@ -36,15 +35,16 @@ class Checked(NamedTuple):
     dotfiles: list[tuple[bytes, bytes]]
 
 
-def check_object(kind: int, id_: bytes, data: bytes) -> Checked:
+def check_object(kind: int, id_: bytes, data: bytes, seen: set[bytes] | None = None) -> Checked:
     """Check a commit, tree or tag with the raw id ``id_``.
 
-    Raises :class:`TreeRefused` for a name or mode that no tree may hold, and
-    :class:`PackRefused` for everything else that is wrong.
+    ``seen`` remembers entries of trees, since those of a history have most in common;
+    what they lead to is told once. Raises :class:`TreeRefused` for a name or mode that no
+    tree may hold, and :class:`PackRefused` for everything else that is wrong.
     """
     try:
         if kind == TREE:
-            return _check_tree(id_, data)
+            return _check_tree(id_, data, set() if seen is None else seen)
         return Checked(_check_commit(data) if kind == COMMIT else _check_tag(data), [])
     except _Malformed as error:
         raise PackRefused(f"the {NAMES[kind]} {id_.hex()} is malformed: {error}") from None
@@ -158,35 +158,39 @@ _ENTRY = re.compile(rb"([^ \0]+) ([^\0]*)\0(.{20})", re.DOTALL)
 _NOWHERE = bytes(20)
 
 
+MAX_SEEN = 200_000
+"""Entries that are remembered."""
+
+
 class _Entry(NamedTuple):
     mode: bytes
     name: bytes
     id: bytes
 
 
-def _check_tree(id_: bytes, data: bytes) -> Checked:
+def _check_tree(id_: bytes, data: bytes, seen: set[bytes]) -> Checked:
     checked = Checked([], [])
     order = _Order()
-    for entry in _entries(data):
-        fault = _entry_fault(entry) or order.fault(entry)
-        if fault:
-            shown = clean(entry.name[:200].decode("utf-8", "backslashreplace"))
-            raise TreeRefused(
-                f"the tree {id_.hex()[:12]} holds an entry '{shown}' that {fault}"
-            )
-        _note(entry, checked)
-    return checked
-
-
-def _entries(data: bytes) -> Iterator[_Entry]:
     end = 0
     for found in _ENTRY.finditer(data):
         if found.start() != end:
             break
         end = found.end()
-        yield _Entry(*found.groups())
+        entry = _Entry._make(found.groups())
+        fault = order.fault(entry.name, entry.mode == b"40000")
+        if fault is None and found[0] in seen:
+            continue
+        fault = fault or _entry_fault(entry)
+        if fault:
+            raise TreeRefused(
+                f"the tree {id_.hex()[:12]} holds an entry '{_shown(entry)}' that {fault}"
+            )
+        _note(entry, checked)
+        if len(seen) < MAX_SEEN:
+            seen.add(found[0])
     if end != len(data):
         raise _Malformed("an entry of it is cut short")
+    return checked
 
 
 def _entry_fault(entry: _Entry) -> str | None:
@@ -205,14 +209,16 @@ def _note(entry: _Entry, checked: Checked) -> None:
     # A submodule's commit lives elsewhere.
     if entry.mode != b"160000":
         checked.links.append((entry.id, TREE if entry.mode == b"40000" else BLOB))
-    if is_plain(entry.name) and b"~" not in entry.name:
-        return
     which = dotfile(entry.name)
     if which is None or (which != MODULES and entry.mode == b"120000"):
         return
     if entry.mode not in FILES:
-        raise TreeRefused(f"{clean(entry.name.decode('utf-8', 'replace'))} must be a file")
+        raise TreeRefused(f"{_shown(entry)} must be a file")
     checked.dotfiles.append((entry.id, which))
+
+
+def _shown(entry: _Entry) -> str:
+    return clean(entry.name[:200].decode("utf-8", "backslashreplace"))
 
 
 class _Order:
@@ -226,15 +232,15 @@ class _Order:
         self._last = b""
         self._files: list[bytes] = []
 
-    def fault(self, entry: _Entry) -> str | None:
-        is_tree = entry.mode == b"40000"
-        key = entry.name + b"/" if is_tree else entry.name
+    def fault(self, name: bytes, is_tree: bool) -> str | None:
+        key = name + b"/" if is_tree else name
         if key <= self._last:
             return "is there twice" if key == self._last else "is out of order"
         self._last = key
-        while self._files and not entry.name.startswith(self._files[-1]):
-            self._files.pop()
+        files = self._files
+        while files and not name.startswith(files[-1]):
+            files.pop()
         if is_tree:
-            return "is there twice" if entry.name in self._files else None
-        self._files.append(entry.name)
+            return "is there twice" if name in files else None
+        files.append(name)
         return None

@@ -40,6 +40,7 @@ class Incoming:
         self._objects: dict[bytes, int] = {}
         self._links: dict[bytes, int] = {}
         self._dotfiles: set[tuple[bytes, bytes]] = set()
+        self._seen: set[bytes] = set()
         self._deltas = Deltas(self._add, limits.held, scratch)
         self._borrowed: set[bytes] = set()
         # Large blobs that are here already, to be compared once the pack lies on the disk.
@@ -125,7 +126,7 @@ class Incoming:
             raise PackRefused(
                 f"the {NAMES[kind]} {id_.hex()} is over {MAX_PARSED // MIB} MiB long"
             )
-        checked = check_object(kind, id_, contents.whole())
+        checked = check_object(kind, id_, contents.whole(), self._seen)
         self._dotfiles.update(checked.dotfiles)
         for target, wanted in checked.links:
             place = self._objects.get(target)

@@ -103,19 +103,19 @@ def take_within(read: Read, quarantine: Quarantine, limits: Limits) -> bytes | N
     return checksum
 
 
+def indexes_size(objects: Path) -> int:
+    """Bytes of the address space that the indexes of a store take."""
+    return sum(path.stat().st_size for path in (objects / "pack").glob("*.idx"))
+
+
 @contextmanager
 def quarantined(objects: Path) -> Iterator[Quarantine]:
     """A quarantine, which is gone afterwards with whatever was left in it."""
     sweep(objects, DEAD_AFTER)
-    try:
-        with tempfile.TemporaryDirectory(prefix=PREFIX, dir=objects) as path:
-            quarantine = Quarantine(Path(path), objects)
-            quarantine.pack.parent.mkdir()
-            yield quarantine
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise PackRefused("the server's disk is full") from error
+    with told_of_full_disk(), tempfile.TemporaryDirectory(prefix=PREFIX, dir=objects) as path:
+        quarantine = Quarantine(Path(path), objects)
+        quarantine.pack.parent.mkdir()
+        yield quarantine
 
 
 def ingest(read: Read, objects: Path, limit: int, take: Take = take_in) -> None:
@@ -129,6 +129,17 @@ def ingest(read: Read, objects: Path, limit: int, take: Take = take_in) -> None:
         if checksum:
             quarantine.migrate(checksum)
         reach("receive.stored")
+
+
+@contextmanager
+def told_of_full_disk() -> Iterator[None]:
+    """Turn what the kernel says of a full disk into what the pusher is told."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise PackRefused("the server's disk is full") from error
 
 
 @contextmanager

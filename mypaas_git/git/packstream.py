@@ -105,7 +105,9 @@ class PackStream:
     def _whole(self, kind: int, size: int) -> tuple[bytes, bytes | None]:
         """Hash an object that is no delta; all but large blobs are kept."""
         if size <= PIECE or kind != BLOB:
-            data = b"".join(self._inflated(size))
+            data = self._quick(size)
+            if data is None:
+                data = b"".join(self._inflated(size))
             return sha1(object_header(kind, size) + data, usedforsecurity=False).digest(), data
         digest = sha1(object_header(kind, size), usedforsecurity=False)
         for piece in self._inflated(size):
@@ -116,15 +118,19 @@ class PackStream:
         """Read a delta, and return how big its result says it will be."""
         if size < MIN_DELTA:
             raise PackBroken("a delta of the pack is malformed")
-        head = b""
-        for piece in self._inflated(size):
-            head = (head + piece)[:32] if len(head) < 32 else head
-        base, result = result_size(head)
+        base, result = result_size(self._quick(size) or self._beginning(size))
         self._unfold(size, MAX_OBJECT)
         self._unfold(result, MAX_OBJECT)
         if base > self._limits.base:
             raise self._limits.fault(_too_big(base, self._limits.base))
         return result
+
+    def _beginning(self, size: int) -> bytes:
+        """Read a delta, and return enough of it to tell what it is about."""
+        head = b""
+        for piece in self._inflated(size):
+            head = (head + piece)[:32] if len(head) < 32 else head
+        return head
 
     def _unfold(self, size: int, most: int) -> None:
         """Count ``size`` bytes that an object will take, and refuse what is too much."""
@@ -136,6 +142,21 @@ class PackStream:
                 f"the pack unfolds to more than {self._unfolded // MIB} MiB, "
                 f"out of all proportion to the {self._received} bytes sent"
             )
+
+    def _quick(self, size: int) -> bytes | None:
+        """The contents of a zlib stream that lies in the buffer as a whole, as most do."""
+        if size > PIECE:
+            return None
+        stream = zlib.decompressobj()
+        given = self._buffer[self._position : self._position + size + size // 512 + 64]
+        try:
+            data = stream.decompress(given, size + 1)
+        except zlib.error:
+            return None
+        if not stream.eof or len(data) != size:
+            return None
+        self._position += len(given) - len(stream.unused_data)
+        return data
 
     def _inflated(self, size: int) -> Iterator[bytes]:
         """Yield the contents of one zlib stream, which must be ``size`` bytes long."""

@@ -28,7 +28,7 @@ from mypaas_git.git.commands import (
     read_request,
     reason,
 )
-from mypaas_git.git.ingest import ingest
+from mypaas_git.git.ingest import Take, ingest, take_in
 from mypaas_git.git.limits import Limits, PackBroken
 from mypaas_git.git.packstream import PackStream
 from mypaas_git.git.repository import Repositories, Repository
@@ -69,10 +69,12 @@ def receive_pack(
     max_pack_size: int,
     deploy: Deploy,
     push_id: str,
+    take: Take = take_in,
 ) -> None:
     """Serve one push to the repository of ``name``, which is created when it is missing.
 
-    A push to one of ``branches`` deploys; ``max_pack_size`` is in bytes. Returns
+    A push to one of ``branches`` deploys; ``max_pack_size`` is in bytes; ``take`` takes
+    packs in. Returns
     when the push was reported or nobody is left to report to. Raises
     :class:`RepositoryMissing` when what is in the repository's place is none.
     """
@@ -85,7 +87,9 @@ def receive_pack(
             wire.drain(max_pack_size)
             return
         if request.commands:
-            push = _Push(_Pusher(wire, request), request, Rules(branches), deploy, push_id)
+            push = _Push(
+                _Pusher(wire, request, take), request, Rules(branches), deploy, push_id
+            )
             push.run(repositories, name, max_pack_size)
 
 
@@ -109,8 +113,9 @@ def _advertise(wire: Wire, refs: dict[str, str]) -> None:
 class _Pusher:
     """Who pushes: sends a pack, sees progress and gets the report, unless gone."""
 
-    def __init__(self, wire: Wire, request: Request) -> None:
+    def __init__(self, wire: Wire, request: Request, take: Take) -> None:
         self._wire = wire
+        self._take = take
         self._side_band = SIDE_BAND in request.capabilities
         self._wants_report = b"report-status" in request.capabilities
         self._sends_pack = request.sends_pack
@@ -126,7 +131,7 @@ class _Pusher:
             return
         self._sends_pack, self._broken = False, True
         try:
-            ingest(self._wire.recv, repository.objects, limit)
+            ingest(self._wire.recv, repository.objects, limit, self._take)
         except PackBroken:
             raise
         except GitRefused:

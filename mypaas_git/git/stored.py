@@ -66,11 +66,6 @@ class Stored:
         name = id_.hex()
         return any((path / name[2:]).exists() for path in self._loose.get(name[:2], ()))
 
-    @property
-    def index_bytes(self) -> int:
-        """How much the indexes take of the address space."""
-        return sum(path.stat().st_size for path, _ in self._indexes)
-
     def kind(self, id_: bytes) -> int:
         """The type number of the object with the raw id ``id_``. Raises KeyError."""
         place = self._find(id_)
