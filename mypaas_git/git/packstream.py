@@ -44,13 +44,20 @@ class Entry(NamedTuple):
 class PackStream:
     """Reads a pack with ``read``, writing it to ``write`` as it was.
 
-    ``read(n)`` gives up to ``n`` bytes and ``b""`` at the end. Every fault raises
+    ``read(n)`` gives up to ``n`` bytes and ``b""`` at the end. Who only wants to get to
+    the pack's end need not ``keep`` anything of it. Every fault raises
     :class:`PackBroken`.
     """
 
     def __init__(
-        self, read: Callable[[int], bytes], write: Callable[[bytes], object], limits: Limits
+        self,
+        read: Callable[[int], bytes],
+        write: Callable[[bytes], object],
+        limits: Limits,
+        *,
+        keep: bool = True,
     ) -> None:
+        self._keep = keep
         self._read = read
         self._write = write
         self._limits = limits
@@ -104,7 +111,7 @@ class PackStream:
 
     def _whole(self, kind: int, size: int) -> tuple[bytes, bytes | None]:
         """Hash an object that is no delta; all but large blobs are kept."""
-        if size <= PIECE or kind != BLOB:
+        if size <= PIECE or (self._keep and kind != BLOB):
             data = self._quick(size)
             if data is None:
                 data = b"".join(self._inflated(size))

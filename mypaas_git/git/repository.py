@@ -8,7 +8,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
@@ -87,6 +87,19 @@ class Repositories:
             self._create(name)
         return self.open(name)
 
+    @contextmanager
+    def open_or_pretend(self, name: ServiceName) -> Iterator[Repository]:
+        """Open the repository, or an empty one in its place that is gone afterwards."""
+        if self.exists(name):
+            with self.open(name) as repository:
+                yield repository
+            return
+        self._root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".new-", dir=self._root) as made:
+            Repo.init_bare(made, default_branch=b"main").close()
+            with Repository.at(Path(made)) as repository:
+                yield repository
+
     def remove(self, name: ServiceName) -> None:
         """Remove the repository and all that was ever pushed to it, if there is one."""
         if self.exists(name):
@@ -132,6 +145,10 @@ class Repository:
             return cls(Repo(str(path)))
         except (NotGitRepository, FileNotFoundError) as error:
             raise RepositoryMissing(f"there is no git repository at {path}") from error
+
+    def with_store(self, store: DiskObjectStore) -> Repository:
+        """The same repository, with objects that it does not have, or not yet."""
+        return Repository(Repo(str(self.path), object_store=store))
 
     def __enter__(self) -> Repository:
         return self
