@@ -42,7 +42,10 @@ class Incoming:
         self._dotfiles: set[tuple[bytes, bytes]] = set()
         self._seen: set[bytes] = set()
         self._deltas = Deltas(self._add, limits.held, scratch)
+        # What was lent from outside; and of what came in nevertheless, whose loan that took.
         self._borrowed: set[bytes] = set()
+        self._lenders: dict[bytes, bytes] = {}
+        self._lender = b""
         # Large blobs that are here already, to be compared once the pack lies on the disk.
         self._known: list[bytes] = []
 
@@ -65,6 +68,7 @@ class Incoming:
             place = self._objects[id_]
             self._deltas.resolve(pack, _kind(place), id_, _offset(place))
         self._deltas.resolve_thin(pack, self._borrow)
+        self._refuse_circles()
 
     def check_links(self) -> None:
         """Raise :class:`PackRefused` unless all that is linked to is there and of its kind."""
@@ -112,6 +116,8 @@ class Incoming:
         if id_ in self._objects:
             raise PackRefused(f"the object {id_.hex()} is in the pack twice")
         self._objects[id_] = _place(offset, crc, kind)
+        if id_ in self._borrowed:
+            self._lenders[id_] = self._lender
         _expect(id_, self._links.pop(id_, kind), kind)
         if id_ in self._stored:
             if contents is None:
@@ -149,7 +155,20 @@ class Incoming:
         if id_ not in self._stored:
             return None
         self._borrowed.add(id_)
+        self._lender = id_
         return self._stored.kind(id_), partial(self._stored.contents, id_)
+
+    def _refuse_circles(self) -> None:
+        """Refuse deltas that could be resolved only since the store has their result.
+
+        git looks for a base in the pack itself, and would go round and round.
+        """
+        for id_ in self._lenders:
+            seen = {id_}
+            while (id_ := self._lenders.get(id_, b"")) not in seen and id_:
+                seen.add(id_)
+            if id_:
+                raise PackRefused(f"the delta {id_.hex()} of the pack is based on itself")
 
 
 def _expect(id_: bytes, wanted: int, actual: int) -> None:

@@ -137,6 +137,7 @@ class Repository:
     def __init__(self, repo: Repo) -> None:
         self.dulwich = repo
         self.store.fsync_object_files = True
+        self._stored: Stored | None = None
 
     @classmethod
     def at(cls, path: Path) -> Repository:
@@ -162,6 +163,8 @@ class Repository:
         self.close()
 
     def close(self) -> None:
+        if self._stored is not None:
+            self._stored.close()
         self.dulwich.close()
 
     @property
@@ -332,10 +335,17 @@ class Repository:
     def kind(self, id_: str) -> str:
         """``commit``, ``tree``, ``blob`` or ``tag``. Raises :class:`GitRefused`."""
         try:
-            with Stored(self.store) as stored:
-                return NAMES[stored.kind(hex_to_sha(_id(id_)))]
+            return NAMES[self._kind(hex_to_sha(_id(id_)))]
         except (KeyError, ValueError):
             raise GitRefused(f"the object {clean(id_)} is missing") from None
+
+    def _kind(self, id_: bytes) -> int:
+        if self._stored is None:
+            self._stored = Stored(self.store)
+            self._stored.refresh()
+        if id_ not in self._stored:
+            self._stored.refresh()
+        return self._stored.kind(id_)
 
     def check_tag(self, id_: str) -> None:
         """Raise :class:`GitRefused` for a tag of too many tags."""

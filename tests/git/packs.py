@@ -44,6 +44,15 @@ def varint(number: int) -> bytes:
     return bytes([*out, number])
 
 
+def distance(number: int) -> bytes:
+    """How far before itself the base of a delta begins."""
+    out = bytearray([number & 0x7F])
+    while number >= 0x80:
+        number = (number >> 7) - 1
+        out.insert(0, number & 0x7F | 0x80)
+    return bytes(out)
+
+
 def insert(base: bytes, text: bytes) -> bytes:
     """A delta that replaces ``base`` by a short ``text``."""
     return varint(len(base)) + varint(len(text)) + bytes([len(text)]) + text

@@ -22,6 +22,7 @@ from mypaas_git.errors import GitRefused, PackRefused, TreeRefused
 from mypaas_git.git.contents import Contents
 from mypaas_git.git.ingest import ingest, take_within
 from mypaas_git.git.limits import Limits
+from mypaas_git.git.packindex import write_index
 from mypaas_git.git.repository import Repositories, Repository
 from mypaas_git.git.stored import Stored
 from mypaas_git.names import ServiceName
@@ -231,6 +232,54 @@ def test_bombs_are_cheap(repository: Repository) -> None:
     refused(repository, pack(*bomb), "out of all proportion")
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert after - before < 200 * 1024  # KiB
+
+
+def test_deltas_of_what_is_here(repository: Repository) -> None:
+    """What is here already cannot hide that deltas are based on each other (T19).
+
+    Such a pack would send whoever reads it round in circles, git and us.
+    """
+    b, c = b"b" * 60, b"c" * 50
+    ids = {data: object_id(BLOB, data) for data in (A, b, c)}
+    take(
+        repository,
+        packs.whole(*((b"100644", data[:1], ids[data]) for data in (A, b, c)), blobs=(A, b, c)),
+    )
+    before = sorted(repository.objects.rglob("*"))
+
+    def delta(base: bytes, result: bytes) -> bytes:
+        return ref_delta(ids[base], packs.insert(base, result))
+
+    for circle in (
+        [delta(A, A)],
+        [delta(A, b), delta(b, A)],
+        [delta(A, b), delta(b, c), delta(c, A)],
+        [delta(A, b), delta(c, c)],
+    ):
+        with pytest.raises(PackRefused, match="of the pack is based on itself"):
+            take(repository, pack(*circle))
+    assert sorted(repository.objects.rglob("*")) == before
+    # To send again what is here is no harm.
+    for good in ([delta(A, b), delta(A, c)], [delta(A, b), delta(b, c)], [delta(c, b)]):
+        for order in (good, good[::-1]):
+            take(repository, pack(*order))
+    path = repository.path
+    assert git(path, "fsck", "--strict", "--full").returncode == 0
+    for index in (path / "objects/pack").glob("*.idx"):
+        git(path, "verify-pack", str(index))
+
+
+def test_a_circle_on_the_disk(repository: Repository, tmp_path: Path) -> None:
+    """A pack that goes round in circles, whoever brought it, is told of and left (T70)."""
+    data = pack(ref_delta(A_ID, packs.insert(A, A)))
+    target = repository.objects / "pack" / "pack-x.pack"
+    target.write_bytes(data)
+    with target.with_suffix(".idx").open("wb") as file:
+        write_index(file, [A_ID], [12], [0], data[-20:])
+    with Stored(repository.store) as stored:
+        for ask in (stored.kind, stored.contents):
+            with pytest.raises(PackRefused, match="damaged: a delta has no base"):
+                ask(A_ID)
 
 
 @pytest.mark.parametrize(("held", "in_memory"), [(1 << 20, 1 << 20), (500, 1 << 20), (0, 50)])
