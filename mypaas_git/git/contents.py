@@ -12,9 +12,7 @@ from collections.abc import Iterable, Iterator
 from hashlib import sha1
 from pathlib import Path
 
-from dulwich.errors import ApplyDeltaError
 from dulwich.objects import object_header
-from dulwich.pack import apply_delta
 
 from mypaas_git.errors import PackRefused
 from mypaas_git.git.packfile import CHUNK
@@ -98,7 +96,7 @@ def apply(base: Contents, delta: Contents, scratch: Path) -> Contents:
     if base.data is not None and delta.data is not None:
         size = result_size(delta.data)[1]
         if size <= MAX_MEMORY:
-            return Contents.of(_applied(base.data, delta.data))
+            return Contents.of(patch(base.data, delta.data))
     reader = _Reader(delta.chunks())
     if reader.size() != base.size:
         raise _cannot("it was made for another base")
@@ -108,27 +106,73 @@ def apply(base: Contents, delta: Contents, scratch: Path) -> Contents:
 
 def result_size(delta: bytes) -> tuple[int, int]:
     """How big base and result are of a delta, or of the beginning of one."""
-    sizes, at = [], 0
-    for _ in range(2):
-        size = shift = 0
-        while True:
-            if at >= len(delta) or shift > 70:
-                raise PackRefused("a delta of the pack is malformed")
-            byte = delta[at]
-            size |= (byte & 0x7F) << shift
-            shift += 7
-            at += 1
-            if not byte & 0x80:
-                break
-        sizes.append(size)
-    return sizes[0], sizes[1]
+    base, at = _size(delta, 0)
+    return base, _size(delta, at)[0]
 
 
-def _applied(base: bytes, delta: bytes) -> bytes:
+def patch(base: bytes, delta: bytes) -> bytes:
+    """What a delta makes of its base, as strictly as git's ``patch_delta`` does it.
+
+    dulwich's ``apply_delta`` passes over a last instruction that leads nowhere, and then
+    git cannot read what was taken. Raises :class:`PackRefused`.
+    """
+    size, at = _size(delta, 0)
+    if size != len(base):
+        raise _cannot("it was made for another base")
+    left, at = _size(delta, at)
+    pieces: list[bytes] = []
     try:
-        return b"".join(apply_delta(base, delta))
-    except (ApplyDeltaError, ValueError) as error:
-        raise _cannot(str(error)) from None
+        while at < len(delta):
+            piece, at = _instruction(base, delta, at)
+            left -= len(piece)
+            if left < 0:
+                break
+            pieces.append(piece)
+    except IndexError:
+        raise _cannot("it ends early") from None
+    if left:
+        raise _cannot("its result is not as long as it declares")
+    return b"".join(pieces)
+
+
+def _instruction(base: bytes, delta: bytes, at: int) -> tuple[bytes, int]:
+    """What the instruction at ``at`` adds to the result, and where the next one begins."""
+    command = delta[at]
+    at += 1
+    if command & 0x80:
+        begin = size = 0
+        for place in _PLACES[command & 15]:
+            begin |= delta[at] << place
+            at += 1
+        for place in _PLACES[command >> 4 & 7]:
+            size |= delta[at] << place
+            at += 1
+        size = size or 0x10000
+        if begin + size > len(base):
+            raise _cannot("it copies from behind the end of its base")
+        return base[begin : begin + size], at
+    if not command:
+        raise _cannot("it has an instruction that git does not know")
+    if at + command > len(delta):
+        raise _cannot("it ends early")
+    return delta[at : at + command], at + command
+
+
+# For each set of bytes that a number may be given by, where they stand in it.
+_PLACES = [tuple(8 * bit for bit in range(4) if wanted >> bit & 1) for wanted in range(16)]
+
+
+def _size(delta: bytes, at: int) -> tuple[int, int]:
+    """One of the sizes that a delta begins with, and where it ends."""
+    size = shift = 0
+    while at < len(delta) and shift <= 70:
+        byte = delta[at]
+        at += 1
+        size |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return size, at
+        shift += 7
+    raise PackRefused("a delta of the pack is malformed")
 
 
 class _Reader:

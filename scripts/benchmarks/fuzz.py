@@ -37,12 +37,12 @@ def main() -> int:
     with ProcessPoolExecutor(asked.processes) as pool:
         for each in pool.map(partial(_run, asked.seed), batches):
             outcome.add(each)
+            for fault in each.faults:
+                sys.stdout.write(f"\nFAULT {fault}\n")
             _show(outcome, time.monotonic() - began)
     sys.stdout.write("\n")
     for reason, count in outcome.reasons.most_common():
         sys.stdout.write(f"{count:8} {reason}\n")
-    for fault in outcome.faults:
-        sys.stdout.write(f"FAULT {fault}\n")
     return bool(outcome.faults)
 
 

@@ -12,8 +12,10 @@ from fuzzer import BATCH, Batch, read_answer, run
 from mypaas_git.git.workers import Workers
 
 SEED = 4
-FOUND = [(1, 43)]
-"""Seeds and batches that have shown something: a delta of what was there already."""
+FOUND = [(1, 43), (1, 124)]
+"""Seeds and batches that have shown something: a delta of what was there already, and an
+instruction that leads nowhere at the end of a delta.
+"""
 REACHED = {"pack-refused", "ref-refused", "tree-refused", "git-refused", "plan-only"}
 """A run that does not get this far in shows nothing."""
 

@@ -194,8 +194,13 @@ def test_thin_pack(repository: Repository) -> None:
     assert git(path, "fsck", "--strict", "--full").returncode == 0
 
 
-def test_bad_deltas(repository: Repository) -> None:
+@pytest.mark.parametrize("in_memory", [1 << 20, 0])
+def test_bad_deltas(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch, in_memory: int
+) -> None:
     """Deltas without a base, of themselves, in circles or malformed are refused (T19, T20)."""
+    for module in ("contents", "deltas"):
+        monkeypatch.setattr(f"mypaas_git.git.{module}.MAX_MEMORY", in_memory)
     ids = [b"\1" * 20, b"\2" * 20]
     refused(repository, pack(ref_delta(ids[0], packs.insert(A, A))), "neither in the pack")
     itself = object_id(BLOB, b"itself")
@@ -215,6 +220,13 @@ def test_bad_deltas(repository: Repository) -> None:
         b"\2\5\1x",
         b"\2\1\x91\x70\1",
         b"\x80" * 40,
+        # git asks for every instruction to make sense, needed or not.
+        packs.insert(A, b"x") + packs.copy(1000, 10),
+        packs.insert(A, b"x") + b"\0",
+        packs.insert(A, b"x") + b"\x91",
+        packs.insert(A, b"x") + packs.copy(0, 1),
+        packs.insert(A, b"x")[:-1],
+        packs.varint(2) + packs.varint(3) + packs.copy(0, 3),
     ):
         refused(repository, pack(entry(BLOB, A), ref_delta(A_ID, delta)), "delta")
 
