@@ -294,7 +294,8 @@ class Repository:
 
     def commit_subject(self, commit: str) -> str:
         """The first line of the commit's message, clean and not too long."""
-        message = self.commit(commit).message.lstrip().split(b"\n", 1)[0]
+        # A commit that ends with its header has no message, whatever its type says.
+        message = (self.commit(commit).message or b"").lstrip().split(b"\n", 1)[0]
         return clean(message.decode("utf-8", "replace"))[:MAX_SUBJECT]
 
     def read_file(self, commit: str, path: str, limit: int) -> bytes | None:

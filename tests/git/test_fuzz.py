@@ -12,9 +12,9 @@ from fuzzer import BATCH, Batch, read_answer, run
 from mypaas_git.git.workers import Workers
 
 SEED = 4
-FOUND = [(1, 43), (1, 124)]
-"""Seeds and batches that have shown something: a delta of what was there already, and an
-instruction that leads nowhere at the end of a delta.
+FOUND = [(1, 43), (1, 124), (2, 271)]
+"""Seeds and batches that have shown something: a delta of what was there already, an
+instruction that leads nowhere at the end of a delta, a commit without a message.
 """
 REACHED = {"pack-refused", "ref-refused", "tree-refused", "git-refused", "plan-only"}
 """A run that does not get this far in shows nothing."""

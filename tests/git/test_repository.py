@@ -247,9 +247,13 @@ def test_tree_of(work: Path) -> None:
 
 
 def test_commit_subject(work: Path) -> None:
-    """The subject is one clean line."""
+    """The subject is one clean line, or nothing where there is no message."""
     with Repository.at(work / ".git") as repository:
         assert repository.commit_subject(rev(work, "main")) == "Subject é"
+    head = git(work, "cat-file", "commit", "main").stdout.partition("\n\n")[0] + "\n"
+    bare = git(work, "hash-object", "-t", "commit", "-w", "--stdin", stdin=head).stdout.strip()
+    with Repository.at(work / ".git") as repository:
+        assert repository.commit_subject(bare) == ""
 
 
 def test_damaged_object(work: Path) -> None:
