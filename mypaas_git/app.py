@@ -19,6 +19,7 @@ from mypaas_git.deploy.retire import HandOver, Retirer
 from mypaas_git.errors import SettingsError
 from mypaas_git.files import sweep_unwritten, write_atomically
 from mypaas_git.git.repository import Repositories
+from mypaas_git.git.workers import Workers
 from mypaas_git.hook import PostReceive
 from mypaas_git.ledger.store import Ledger
 from mypaas_git.names import ServiceName
@@ -79,6 +80,7 @@ class App:
         self.client = Client()
         self.keys = KeyFile(self.home.authorized_keys)
         self.repositories = Repositories(self.home.repositories)
+        self.workers = Workers()
         self.ledger = Ledger(self.home.ledger)
         self.runtime = DockerRuntime(
             self.client,
@@ -148,6 +150,7 @@ class App:
 
     def close(self) -> None:
         """Let what runs in the background end."""
+        self.workers.close()
         self.retirer.close()
         self.client.close()
 

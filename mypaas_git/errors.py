@@ -16,6 +16,7 @@
     │   ├── PackRefused       pack-refused
     │   ├── RefRefused        ref-refused         wrong branch, stale, deletion
     │   └── TreeRefused       tree-refused        a path that no context may hold
+    ├── PlanOnly              plan-only           only what would change was asked for
     ├── LedgerFault           ledger-fault        the record of releases cannot be kept
     ├── ServiceMissing        service-missing
     ├── ReleaseMissing        release-missing
@@ -112,6 +113,10 @@ class RefRefused(GitRefused):
 
 class TreeRefused(GitRefused):
     code = "tree-refused"
+
+
+class PlanOnly(MypaasError):
+    code = "plan-only"
 
 
 class LedgerFault(MypaasError):

@@ -37,6 +37,16 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
+def sync_tree(top: Path) -> None:
+    """Make everything at and below ``top`` durable."""
+    for path in (top, *top.rglob("*")):
+        if path.is_dir():
+            sync_directory(path)
+        else:
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+
+
 @contextlib.contextmanager
 def temporary(
     directory: Path, prefix: str, suffix: str = ""

@@ -88,6 +88,18 @@ class PostReceive:
         except MypaasError as error:
             raise self._told(error, service, push.progress) from error
 
+    def plan(self, push: Push, service: ServiceName) -> None:
+        """Say what :meth:`deploy` would change, and change nothing.
+
+        Raises a MypaasError, already told to the pusher, where it would not even begin.
+        """
+        try:
+            push.progress.step(f"Plan for {push.commit[:7]} ({push.branch})")
+            spec = self._read(push, service, pinned=True)
+            self._engine.preview(spec, self.env_of(spec), push.progress)
+        except MypaasError as error:
+            raise self._told(error, service, push.progress) from error
+
     def deploy_moved(self, push: Push, default: ServiceName | None) -> None:
         """Deploy a commit that the branch names already, as git's own post-receive must.
 

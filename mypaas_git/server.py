@@ -62,6 +62,7 @@ class Server:
         with contextlib.ExitStack() as stack:
             stack.callback(self._app.close)
             stack.enter_context(_alone(self._app.home.server_lock))
+            self._app.workers.start()
             revive_proxy(self._app)
             self._clear_up()
             stack.callback(self._recovery.shutdown)
@@ -215,8 +216,19 @@ class Front:
                 branches=self._app.settings.git.branches,
                 max_pack_size=self._app.settings.git.max_pack_size,
                 deploy=self._deploy(identity, service, stream),
+                plan=self._plan(identity, service),
                 push_id=push_id,
+                take=self._app.workers.take,
             )
+
+    def _plan(
+        self, identity: Identity, service: ServiceName
+    ) -> Callable[[Repository, RefUpdate, Progress], None]:
+        def plan(repository: Repository, update: RefUpdate, progress: Progress) -> None:
+            log.info("plan", commit=update.new, ref=update.ref)
+            self._app.hook.plan(Push(repository, update, identity, progress), service)
+
+        return plan
 
     def _deploy(self, identity: Identity, service: ServiceName, stream: Stream) -> Deploy:
         def deploy(

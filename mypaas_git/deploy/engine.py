@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from io import RawIOBase
 from pathlib import Path
@@ -15,6 +15,7 @@ from mypaas_git.deploy.attempt import Attempt
 from mypaas_git.deploy.health import exited, gate_of, start_and_wait
 from mypaas_git.deploy.lock import ServiceLocks
 from mypaas_git.deploy.plan import replica_names, replica_plans
+from mypaas_git.deploy.preview import expected_downtime, preview
 from mypaas_git.deploy.probe import Entry, url_to_probe
 from mypaas_git.deploy.reconcile import Reconciler
 from mypaas_git.deploy.request import Request
@@ -22,7 +23,7 @@ from mypaas_git.deploy.retire import Retirer
 from mypaas_git.directives.model import ServiceSpec
 from mypaas_git.errors import Cancelled, LedgerFault, MypaasError, ReleaseMissing, RouteRefused
 from mypaas_git.failpoints import reach
-from mypaas_git.ledger.model import Release
+from mypaas_git.ledger.model import Release, Wanted
 from mypaas_git.ledger.store import Ledger
 from mypaas_git.names import ServiceName
 from mypaas_git.progress import LineProgress, Progress, Tee
@@ -109,6 +110,24 @@ class Engine:
         gate, timeout = gate_of(live.spec), self._health_timeout
         start_and_wait(self._runtime, names, gate, timeout, progress.detail)
         self._router.set(live.spec, names)
+
+    def preview(self, spec: ServiceSpec, env: Mapping[str, str], progress: Progress) -> None:
+        """Say what a deploy of ``spec`` would change, and change nothing.
+
+        Raises a MypaasError where a deploy would not even begin.
+        """
+        self._refuse_taken_urls(spec)
+        standing = self._ledger.standing(spec.service)
+        live = standing.live
+        progress.step(
+            f"{spec.service} would replace {live.label} ({live.commit[:7]})"
+            if live
+            else f"{spec.service} would go live for the first time"
+        )
+        for line in preview(spec, env, live):
+            progress.detail(line)
+        stopped = standing.wanted is not Wanted.RUNNING
+        progress.step(f"Expected downtime: {expected_downtime(spec, live, stopped)}")
 
     def live(self, service: ServiceName) -> Release | None:
         """The release that serves, stopped or not."""

@@ -1,112 +1,246 @@
 """Whether an object may come in: well formed, harmless to check out, links of the right kind.
 
-Formats: git's ``gitformat-pack(5)`` and what ``git fsck`` asks of objects.
+As strict as ``git fsck --strict``, whose ``fsck.c`` says what it asks of each kind.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from typing import NamedTuple
 
-from dulwich.errors import ChecksumMismatch, ObjectFormatException
-from dulwich.index import validate_path_element_hfs, validate_path_element_ntfs
-from dulwich.objects import (
-    S_ISGITLINK,
-    Blob,
-    Commit,
-    ObjectID,
-    ShaFile,
-    Tag,
-    Tree,
-    key_entry,
-    parse_tree,
-)
+from dulwich.objects import Blob, Commit, Tag, Tree
 
 from mypaas_git.errors import PackRefused, TreeRefused
+from mypaas_git.git.treenames import MODULES, dotfile, name_fault
 from mypaas_git.progress import clean
 
 BLOB, COMMIT, TAG, TREE = Blob.type_num, Commit.type_num, Tag.type_num, Tree.type_num
 NAMES = {COMMIT: "commit", TREE: "tree", BLOB: "blob", TAG: "tag"}
-MODES = {0o100644, 0o100664, 0o100755, 0o120000, 0o040000, 0o160000}
-MAX_NAME = 4096
-"""Bytes of one name in a tree, as ``git fsck`` has it."""
+MODES = {b"100644", b"100664", b"100755", b"120000", b"40000", b"160000"}
+FILES = {b"100644", b"100664", b"100755"}
+LATEST = (1 << 63) - 1
+"""The last second that git can tell the date of."""
 
-Link = tuple[ObjectID, int]
-"""The id of an object that another one refers to, and the kind that it has to be."""
+Link = tuple[bytes, int]
+"""The raw id of an object that another one refers to, and the kind that it has to be."""
 
 
-def check_object(kind: int, id_: ObjectID, data: bytes) -> list[Link]:
-    """Check a commit, tree or tag, and return what it links to.
+class Checked(NamedTuple):
+    """What an object links to, and those of its files that git itself would read.
 
-    Raises :class:`TreeRefused` for a name or mode that no tree may hold, and
-    :class:`PackRefused` for everything else that is wrong.
+    Of the latter the raw id, with MODULES or ATTRIBUTES.
+    """
+
+    links: list[Link]
+    dotfiles: list[tuple[bytes, bytes]]
+
+
+def check_object(kind: int, id_: bytes, data: bytes, seen: set[bytes] | None = None) -> Checked:
+    """Check a commit, tree or tag with the raw id ``id_``.
+
+    ``seen`` remembers entries of trees, since those of a history have most in common;
+    what they lead to is told once. Raises :class:`TreeRefused` for a name or mode that no
+    tree may hold, and :class:`PackRefused` for everything else that is wrong.
     """
     try:
         if kind == TREE:
-            return _check_tree(id_, data)
-        found = ShaFile.from_raw_string(kind, data)
-        found.check()
-        return list(_links(found))
-    except (ObjectFormatException, ChecksumMismatch, ValueError, AssertionError) as error:
-        raise PackRefused(
-            f"the {NAMES[kind]} {_text(id_)} is malformed: {clean(str(error))[:200]}"
-        ) from None
+            return _check_tree(id_, data, set() if seen is None else seen)
+        return Checked(_check_commit(data) if kind == COMMIT else _check_tag(data), [])
+    except _Malformed as error:
+        raise PackRefused(f"the {NAMES[kind]} {id_.hex()} is malformed: {error}") from None
 
 
-def name_fault(name: bytes) -> str | None:
-    """Why no tree may hold an entry of this name, None when it may.
+class _Malformed(Exception):
+    """Why an object is none."""
 
-    ``.git`` is refused in every spelling that some file system takes for it.
-    """
-    if not name or name in (b".", b"..") or b"/" in name:
-        return "leads out of its directory" if name else "is empty"
-    if len(name) > MAX_NAME:
-        return f"is longer than {MAX_NAME} bytes"
-    if not validate_path_element_ntfs(name) or not _hfs_allows(name):
-        return "some systems take for .git or the directory above"
+
+# Commits and tags. Each is matched as a whole, and taken apart only to say what is wrong.
+
+_ID = (rb"[0-9a-f]{40}\n", "no object's id stands behind '%s'")
+_PERSON = [
+    (rb"[^<>\n]* <", "'%s' has no name, or no space behind it"),
+    (rb"[^<>\n]*> ", "'%s' has no address in <>, or no space behind it"),
+    (rb"(?:0|[1-9][0-9]{0,18}) ", "'%s' has no date, or one that no calendar has"),
+    (rb"[+-][0-9]{4}\n", "'%s' has no time zone such as +0100"),
+]
+_IDENT = b"".join(pattern for pattern, _ in _PERSON)
+_COMMIT = re.compile(
+    rb"tree ([0-9a-f]{40})\n((?:parent [0-9a-f]{40}\n)*)author %scommitter %s"
+    % (_IDENT, _IDENT)
+)
+_TYPES = {b"commit": COMMIT, b"tree": TREE, b"blob": BLOB, b"tag": TAG}
+_TAG = re.compile(
+    rb"object ([0-9a-f]{40})\ntype (commit|tree|blob|tag)\ntag [^\n]*\n"
+    # Very old tags have no tagger, and go in as they are.
+    rb"(?:tagger %s|(?!tagger ))" % _IDENT
+)
+_DATES = re.compile(rb"> ([0-9]{19}) ")
+
+
+def _check_commit(data: bytes) -> list[Link]:
+    if b"\0" in data:
+        raise _Malformed("there is a NUL byte in it")
+    head = _COMMIT.match(data)
+    if head is None:
+        raise _Malformed(_why_no_commit(data))
+    _check_head(data, head)
+    parents = head[2].split()[1::2]
+    return [(bytes.fromhex(head[1].decode()), TREE)] + [
+        (bytes.fromhex(parent.decode()), COMMIT) for parent in parents
+    ]
+
+
+def _check_tag(data: bytes) -> list[Link]:
+    if b"\0" in data.partition(b"\n\n")[0]:
+        raise _Malformed("there is a NUL byte in its header")
+    head = _TAG.match(data)
+    if head is None:
+        raise _Malformed(_why_no_tag(data))
+    _check_head(data, head)
+    return [(bytes.fromhex(head[1].decode()), _TYPES[head[2]])]
+
+
+def _check_head(data: bytes, head: re.Match[bytes]) -> None:
+    """Check what the pattern of a head cannot say."""
+    if not data.endswith(b"\n") and b"\n\n" not in data[head.end() - 1 :]:
+        raise _Malformed("its header does not end")
+    if any(int(date) > LATEST for date in _DATES.findall(data, 0, head.end())):
+        raise _Malformed("it has a date that no calendar has")
+
+
+def _why_no_commit(data: bytes) -> str:
+    reader = _Reader(data)
+    reader.field(b"tree", [_ID])
+    while reader.comes(b"parent"):
+        reader.field(b"parent", [_ID])
+    reader.field(b"author", _PERSON)
+    if reader.comes(b"author"):
+        return "it has two authors"
+    reader.field(b"committer", _PERSON)
+    return reader.fault
+
+
+def _why_no_tag(data: bytes) -> str:
+    reader = _Reader(data)
+    reader.field(b"object", [_ID])
+    reader.field(b"type", [(rb"(?:commit|tree|blob|tag)\n", "'%s' names no kind of object")])
+    reader.field(b"tag", [(rb"[^\n]*\n", "'%s' does not end")])
+    reader.field(b"tagger", _PERSON)
+    return reader.fault
+
+
+class _Reader:
+    """Reads the fields of a header until the first that is wrong, whose ``fault`` it keeps."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._at = 0
+        self.fault = ""
+
+    def comes(self, field: bytes) -> bool:
+        return not self.fault and self._data.startswith(field + b" ", self._at)
+
+    def field(self, field: bytes, parts: list[tuple[bytes, str]]) -> None:
+        if not self.fault and not self.comes(field):
+            self.fault = f"'{field.decode()}' is missing where it must stand"
+        self._at += len(field) + 1
+        for pattern, fault in parts if not self.fault else ():
+            found = re.compile(pattern).match(self._data, self._at)
+            if found is None:
+                self.fault = fault % field.decode()
+                return
+            self._at = found.end()
+
+
+# Trees.
+
+_ENTRY = re.compile(rb"([^ \0]+) ([^\0]*)\0(.{20})", re.DOTALL)
+_NOWHERE = bytes(20)
+
+
+MAX_SEEN = 200_000
+"""Entries that are remembered."""
+
+
+class _Entry(NamedTuple):
+    mode: bytes
+    name: bytes
+    id: bytes
+
+
+def _check_tree(id_: bytes, data: bytes, seen: set[bytes]) -> Checked:
+    checked = Checked([], [])
+    order = _Order()
+    end = 0
+    for found in _ENTRY.finditer(data):
+        if found.start() != end:
+            break
+        end = found.end()
+        entry = _Entry._make(found.groups())
+        fault = order.fault(entry.name, entry.mode == b"40000")
+        if fault is None and found[0] in seen:
+            continue
+        fault = fault or _entry_fault(entry)
+        if fault:
+            raise TreeRefused(
+                f"the tree {id_.hex()[:12]} holds an entry '{_shown(entry)}' that {fault}"
+            )
+        _note(entry, checked)
+        if len(seen) < MAX_SEEN:
+            seen.add(found[0])
+    if end != len(data):
+        raise _Malformed("an entry of it is cut short")
+    return checked
+
+
+def _entry_fault(entry: _Entry) -> str | None:
+    fault = name_fault(entry.name)
+    if fault:
+        return fault
+    if entry.mode not in MODES:
+        return f"has the mode {clean(entry.mode[:20].decode('ascii', 'replace'))}"
+    if entry.id == _NOWHERE:
+        return "leads to no object"
     return None
 
 
-def _hfs_allows(name: bytes) -> bool:
-    """Whether HFS+ would not take ``name`` for ``.git``; it sees no further than UTF-8 goes."""
-    try:
-        name.decode("utf-8")
-    except UnicodeDecodeError as error:
-        name = name[: error.start]
-    return not name or validate_path_element_hfs(name)
+def _note(entry: _Entry, checked: Checked) -> None:
+    """Note what is to be looked at once all objects are there."""
+    # A submodule's commit lives elsewhere.
+    if entry.mode != b"160000":
+        checked.links.append((entry.id, TREE if entry.mode == b"40000" else BLOB))
+    which = dotfile(entry.name)
+    if which is None or (which != MODULES and entry.mode == b"120000"):
+        return
+    if entry.mode not in FILES:
+        raise TreeRefused(f"{_shown(entry)} must be a file")
+    checked.dotfiles.append((entry.id, which))
 
 
-def _check_tree(id_: ObjectID, data: bytes) -> list[Link]:
-    links: list[Link] = []
-    names: set[bytes] = set()
-    last = b""
-    for name, mode, sha in parse_tree(data, 20, strict=True):
-        fault = name_fault(name) or (None if mode in MODES else f"has the mode {mode:o}")
-        if fault or name in names:
-            shown = clean(name[:200].decode("utf-8", "backslashreplace"))
-            raise TreeRefused(
-                f"the tree {_text(id_)[:12]} holds an entry '{shown}' that "
-                f"{fault or 'is there twice'}"
-            )
-        names.add(name)
-        key = key_entry((name, (mode, ObjectID(sha))))
-        if key < last:
-            raise ObjectFormatException("its entries are not sorted")
-        last = key
-        # A submodule's commit lives elsewhere.
-        if not S_ISGITLINK(mode):
-            links.append((ObjectID(sha), TREE if mode == 0o040000 else BLOB))
-    return links
+def _shown(entry: _Entry) -> str:
+    return clean(entry.name[:200].decode("utf-8", "backslashreplace"))
 
 
-def _links(found: ShaFile) -> Iterator[Link]:
-    if isinstance(found, Commit):
-        yield found.tree, TREE
-        for parent in found.parents:
-            yield parent, COMMIT
-    elif isinstance(found, Tag):
-        kind, target = found.object
-        yield target, kind.type_num
+class _Order:
+    """Whether entries come sorted, and each name once.
 
+    A directory sorts as if its name ended in a slash, so that between a file and a
+    directory of one name others may stand; their names all begin with it.
+    """
 
-def _text(id_: bytes) -> str:
-    return id_.decode("ascii", "replace")
+    def __init__(self) -> None:
+        self._last = b""
+        self._files: list[bytes] = []
+
+    def fault(self, name: bytes, is_tree: bool) -> str | None:
+        key = name + b"/" if is_tree else name
+        if key <= self._last:
+            return "is there twice" if key == self._last else "is out of order"
+        self._last = key
+        files = self._files
+        while files and not name.startswith(files[-1]):
+            files.pop()
+        if is_tree:
+            return "is there twice" if name in files else None
+        files.append(name)
+        return None

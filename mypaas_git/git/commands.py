@@ -22,7 +22,11 @@ MAX_REASON = 900
 """Bytes of a reason; git cuts a line that is longer than 1000."""
 RESERVED = "refs/tags/release/"
 """Tags that the server itself sets."""
+MAX_OPTIONS = 100
 SIDE_BAND = b"side-band-64k"
+PLAN = "plan"
+OPTIONS = (PLAN,)
+"""What ``git push -o`` may ask for."""
 _HEX = frozenset(b"0123456789abcdef")
 _ZERO = b"0" * 40
 
@@ -50,15 +54,26 @@ class Command:
 
 @dataclass
 class Request:
-    """All commands of a push, and what the client can do."""
+    """All commands of a push, what the client can do, and the push's options."""
 
     commands: list[Command] = field(default_factory=list)
     capabilities: frozenset[bytes] = frozenset()
+    options: list[str] = field(default_factory=list)
 
     @property
     def sends_pack(self) -> bool:
         """A client that only deletes sends none."""
         return any(command.update.new for command in self.commands)
+
+    @property
+    def plans(self) -> bool:
+        """Whether nothing is to be changed, only told."""
+        return PLAN in self.options
+
+    def refuse(self, error: MypaasError) -> None:
+        """Refuse whatever was not refused yet."""
+        for command in self.accepted:
+            command.refuse(error)
 
     @property
     def accepted(self) -> list[Command]:
@@ -67,8 +82,7 @@ class Request:
     def keep_atomic(self) -> None:
         """Of an atomic push all refs move or none: refuse the rest if one is refused."""
         if b"atomic" in self.capabilities and len(self.accepted) < len(self.commands):
-            for command in self.accepted:
-                command.refuse(RefRefused("another ref of this atomic push was refused"))
+            self.refuse(RefRefused("another ref of this atomic push was refused"))
 
 
 @dataclass(frozen=True)
@@ -98,6 +112,9 @@ class Rules:
             except RefRefused as error:
                 command.refuse(error)
             seen.add(command.update.ref)
+        for option in request.options:
+            if option not in OPTIONS:
+                request.refuse(GitRefused(_unknown(option)))
         request.keep_atomic()
 
     def _check(
@@ -128,7 +145,7 @@ class Rules:
 
 
 def read_request(wire: Wire) -> Request:
-    """Read the commands up to the flush.
+    """Read the commands and options up to the flush behind them.
 
     What is no command is answered with one line; then :class:`GitRefused` is raised.
     """
@@ -136,6 +153,9 @@ def read_request(wire: Wire) -> Request:
     try:
         while line := wire.read_pkt_line():
             _read_line(request, line)
+        if b"push-options" in request.capabilities:
+            while line := wire.read_pkt_line():
+                _read_option(request, line)
     except GitRefused as error:
         line = f"{reason(error)}\n".encode()
         if SIDE_BAND in request.capabilities:
@@ -168,6 +188,18 @@ def _read_line(request: Request, line: bytes) -> None:
         _check_format(request.capabilities)
     update = RefUpdate(ref.decode("utf-8", "surrogateescape"), _hex(old), _hex(new))
     request.commands.append(Command(ref, update))
+
+
+def _read_option(request: Request, line: bytes) -> None:
+    if len(line) > MAX_LINE or len(request.options) >= MAX_OPTIONS:
+        raise GitRefused("too many push options, or one that is too long")
+    request.options.append(line.removesuffix(b"\n").decode("utf-8", "replace"))
+
+
+def _unknown(option: str) -> str:
+    return (
+        f"the push option '{clean(option)[:80]}' is not known; known are: {', '.join(OPTIONS)}"
+    )
 
 
 def _check_format(capabilities: frozenset[bytes]) -> None:

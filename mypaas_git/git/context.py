@@ -8,14 +8,17 @@ its cache, but a web server that makes its ETags of them does.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from tarfile import BLOCKSIZE, DIRTYPE, PAX_FORMAT, REGTYPE, SYMTYPE, TarInfo
 from typing import TYPE_CHECKING, NamedTuple
 
-from dulwich.objects import S_ISGITLINK, Blob, Tree, TreeEntry
+from dulwich.objects import S_ISGITLINK, ZERO_SHA, Blob, Tree, TreeEntry, hex_to_sha
 
 from mypaas_git.errors import TreeRefused
-from mypaas_git.git.check import name_fault
+from mypaas_git.git.contents import MAX_MEMORY
 from mypaas_git.git.ignore import DockerIgnore
+from mypaas_git.git.stored import Stored
+from mypaas_git.git.treenames import name_fault
 from mypaas_git.progress import clean
 
 if TYPE_CHECKING:
@@ -31,6 +34,12 @@ MAX_DEPTH = 2048
 MAX_ENTRIES = 1_000_000
 MAX_SENT = 32 << 30
 """Bytes of all files together. A few objects can name each other a billion times over."""
+MAX_POINTER = 1024
+"""Bytes that a pointer of Git LFS stays below, as its specification has it."""
+POINTERS = (
+    b"version https://git-lfs.github.com/spec/v1\n",
+    b"version https://hawser.github.com/spec/v1\n",
+)
 CHUNK = 1 << 18
 """Bytes that are handed on at once."""
 DIRECTORY, SYMLINK = 0o040000, 0o120000
@@ -44,9 +53,15 @@ def context(repository: Repository, commit: str) -> Iterator[bytes]:
     """
     ignore = repository.read_file(commit, ".dockerignore", MAX_IGNORE_FILE) or b""
     when = max(0, min(repository.commit(commit).commit_time, (1 << 33) - 1))
-    return _Context(repository, DockerIgnore(_text(ignore)), when).stream(
-        repository.tree_of(commit)
-    )
+    tree = repository.tree_of(commit)
+    return _stream(repository, DockerIgnore(_text(ignore)), when, tree)
+
+
+def _stream(
+    repository: Repository, ignore: DockerIgnore, when: int, tree: str
+) -> Iterator[bytes]:
+    with Stored(repository.store) as stored:
+        yield from _Context(repository, stored, ignore, when).stream(tree)
 
 
 class _Directory(NamedTuple):
@@ -59,8 +74,11 @@ class _Directory(NamedTuple):
 class _Context:
     """One tar stream in the making."""
 
-    def __init__(self, repository: Repository, ignore: DockerIgnore, when: int) -> None:
+    def __init__(
+        self, repository: Repository, stored: Stored, ignore: DockerIgnore, when: int
+    ) -> None:
         self._repository = repository
+        self._stored = stored
         self._ignore = ignore
         self._when = when
         # Directories whose own header was written.
@@ -130,19 +148,41 @@ class _Context:
                 f"{_shown(path)} is a submodule, whose files are not pushed: commit them "
                 f"in its place, or name it in .dockerignore"
             )
+        size, pieces = self._blob(path, entry)
+        if mode == SYMLINK:
+            target = b"".join(pieces) if size <= MAX_LINK else b""
+            yield self._header(path, SYMTYPE, 0o777, link=_target(path, target))
+            return
+        if size < MAX_POINTER:
+            pieces = iter([_no_pointer(path, b"".join(pieces))])
+        self._sent += size
+        if self._sent > MAX_SENT:
+            raise TreeRefused(f"the tree's files take more than {MAX_SENT >> 30} GiB")
+        yield self._header(path, REGTYPE, 0o755 if mode & 0o100 else 0o644, size=size)
+        yield from pieces
+        yield bytes(-size % BLOCKSIZE)
+
+    def _blob(self, path: str, entry: TreeEntry) -> tuple[int, Iterator[bytes]]:
+        """How long a file is, and its contents; a large one never lies in memory."""
+        id_ = hex_to_sha(entry.sha or ZERO_SHA)
+        place = self._stored.open(id_)
+        if place and place[1].kind == Blob.type_num:
+            file, head = place
+            return head.size, file.chunks(head)
+        try:
+            size = self._stored.size(id_)
+        except KeyError:
+            size = 0
+        if size > MAX_MEMORY and self._stored.kind(id_) == Blob.type_num:
+            return size, self._read_out(id_)
         blob = self._repository.object(_text(entry.sha or b""))
         if not isinstance(blob, Blob):
             raise TreeRefused(f"{_shown(path)} is no file, although its tree says so")
-        if mode == SYMLINK:
-            yield self._header(path, SYMTYPE, 0o777, link=_target(path, blob.data))
-            return
-        data = blob.data
-        self._sent += len(data)
-        if self._sent > MAX_SENT:
-            raise TreeRefused(f"the tree's files take more than {MAX_SENT >> 30} GiB")
-        yield self._header(path, REGTYPE, 0o755 if mode & 0o100 else 0o644, size=len(data))
-        yield data
-        yield bytes(-len(data) % BLOCKSIZE)
+        return len(blob.data), iter([blob.data])
+
+    def _read_out(self, id_: bytes) -> Iterator[bytes]:
+        with closing(self._stored.contents(id_)) as contents:
+            yield from contents.chunks()
 
     def _header(
         self, path: str, kind: bytes, mode: int, *, size: int = 0, link: str = ""
@@ -160,6 +200,17 @@ def _name(directory: str, entry: TreeEntry) -> bytes:
     if fault:
         raise TreeRefused(f"{_shown(directory + _text(name))} has a name that {fault}")
     return name
+
+
+def _no_pointer(path: str, data: bytes) -> bytes:
+    """``data``, unless it only says where Git LFS keeps the file that was meant."""
+    if data.startswith(POINTERS):
+        raise TreeRefused(
+            f"{_shown(path)} is a pointer of Git LFS, whose files cannot be pushed here yet: "
+            f"commit the file itself (git lfs untrack, then git add --renormalize), or name "
+            f"it in .dockerignore"
+        )
+    return data
 
 
 def _target(path: str, data: bytes) -> str:

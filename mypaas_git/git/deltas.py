@@ -2,55 +2,60 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable
-from hashlib import sha1
-from mmap import mmap
+from contextlib import closing
+from pathlib import Path
 from typing import Protocol
 
-from dulwich.errors import ApplyDeltaError
-from dulwich.pack import apply_delta, obj_sha, unpack_object_at
-
 from mypaas_git.errors import PackRefused
-from mypaas_git.git.packstream import MIB, Entry
+from mypaas_git.git.contents import MAX_MEMORY, Contents, apply
+from mypaas_git.git.packfile import PackFile
+from mypaas_git.git.packstream import Entry
 
-MAX_HELD = 512 * MIB
-"""Bytes of bases that wait in memory for their further deltas."""
-
-_Waiting = list[tuple[int, int]]
+MAX_FILES = 8
+"""Bases that wait on the disk for their further deltas."""
 
 
 class Found(Protocol):
     """Told of every object: its kind, raw id, offset and crc in the pack, and its contents."""
 
-    def __call__(self, kind: int, id_: bytes, offset: int, crc: int, data: bytes) -> None: ...
+    def __call__(
+        self, kind: int, id_: bytes, offset: int, crc: int, contents: Contents, /
+    ) -> None: ...
 
 
 class Deltas:
-    """Collects a pack's deltas while it comes in, and resolves them afterwards."""
+    """Collects a pack's deltas while it comes in, and resolves them afterwards.
 
-    def __init__(self, found: Found) -> None:
+    ``held`` is how many bytes of bases may wait in memory; those beyond are worked out
+    again when they are needed. ``scratch`` is where large ones lie meanwhile.
+    """
+
+    def __init__(self, found: Found, held: int, scratch: Path) -> None:
         self._found = found
-        # By offset or raw id of the base: offset and crc of the deltas that need it.
-        self._waiting: dict[int | bytes, _Waiting] = defaultdict(list)
+        self._scratch = scratch
+        self._shelf = _Shelf(held)
+        # By offset or raw id of the base: offset and crc, in one number, of what needs it.
+        self._waiting: dict[int | bytes, list[int]] = defaultdict(list)
 
     def add(self, entry: Entry) -> None:
         if entry.base is not None:
-            self._waiting[entry.base].append((entry.offset, entry.crc))
+            self._waiting[entry.base].append(entry.offset << 32 | entry.crc)
 
     def wanted(self, offset: int, id_: bytes) -> bool:
         """Whether deltas wait for the object at ``offset``."""
         return offset in self._waiting or id_ in self._waiting
 
-    def resolve(self, pack: mmap, kind: int, id_: bytes, offset: int) -> None:
+    def resolve(self, pack: PackFile, kind: int, id_: bytes, offset: int) -> None:
         """Resolve what waits, directly or not, for the whole object at ``offset``."""
         if self.wanted(offset, id_):
-            self._chain(pack, kind, inflate(pack, offset), self._take(offset, id_))
+            self._chain(pack, kind, lambda: self._open(pack, offset), self._take(offset, id_))
 
     def resolve_thin(
         self,
-        pack: mmap,
-        borrow: Callable[[bytes], tuple[int, bytes] | None],
+        pack: PackFile,
+        borrow: Callable[[bytes], tuple[int, Callable[[], Contents]] | None],
     ) -> None:
         """Resolve what waits for objects outside of the pack, which ``borrow`` finds.
 
@@ -58,43 +63,129 @@ class Deltas:
         """
         for base in sorted(key for key in self._waiting if isinstance(key, bytes)):
             if base in self._waiting and (lent := borrow(base)):
-                self._chain(pack, *lent, self._take(None, base))
+                kind, load = lent
+                self._chain(pack, kind, load, self._take(None, base))
         for left in self._waiting:
             shown = left.hex() if isinstance(left, bytes) else f"at offset {left}"
             raise PackRefused(f"the base {shown} of a delta is neither in the pack nor here")
 
-    def _take(self, offset: int | None, id_: bytes) -> _Waiting:
+    def _take(self, offset: int | None, id_: bytes) -> list[int]:
         taken = self._waiting.pop(id_, [])
         return taken + self._waiting.pop(offset, []) if offset is not None else taken
 
-    def _chain(self, pack: mmap, kind: int, data: bytes, waiting: _Waiting) -> None:
-        """Resolve ``waiting`` on top of ``data``, then what waits for the results."""
-        stack, held = [(data, waiting)], len(data)
-        while stack:
-            base, deltas = stack[-1]
-            offset, crc = deltas.pop()
-            if not deltas:
-                stack.pop()
-                held -= len(base)
-            result = _apply(base, inflate(pack, offset))
-            id_ = obj_sha(kind, result, sha1)
+    def _open(self, pack: PackFile, offset: int) -> Contents:
+        head = pack.head(offset)
+        if head.size <= MAX_MEMORY:
+            return Contents.of(pack.read(head))
+        return Contents.gather(pack.chunks(head), head.size, self._scratch)
+
+    def _chain(
+        self, pack: PackFile, kind: int, load: Callable[[], Contents], waiting: list[int]
+    ) -> None:
+        """Resolve what waits for what ``load`` gives, then what waits for the results."""
+
+        def make(base: Contents, offset: int) -> Contents:
+            with closing(self._open(pack, offset)) as delta:
+                return apply(base, delta, self._scratch)
+
+        stack = [_Base(None, 0, waiting)]
+        try:
+            while stack:
+                base = stack[-1]
+                if not base.waiting:
+                    self._shelf.remove(stack.pop())
+                    continue
+                offset, crc = divmod(base.waiting.pop(), 1 << 32)
+                result = make(self._contents(base, load, make), offset)
+                id_ = self._tell(kind, offset, crc, result)
+                if self.wanted(offset, id_):
+                    stack.append(_Base(base, offset, self._take(offset, id_)))
+                    self._shelf.put(stack[-1], result)
+                else:
+                    result.close()
+        finally:
+            self._shelf.clear()
+
+    def _tell(self, kind: int, offset: int, crc: int, result: Contents) -> bytes:
+        """Report an object that was found, and return its raw id."""
+        try:
+            id_ = result.id(kind)
             self._found(kind, id_, offset, crc, result)
-            if self.wanted(offset, id_):
-                held += len(result)
-                if held > MAX_HELD:
-                    raise PackRefused(
-                        f"the pack's deltas take more than {MAX_HELD // MIB} MiB to resolve"
-                    )
-                stack.append((result, self._take(offset, id_)))
+        except BaseException:
+            result.close()
+            raise
+        return id_
+
+    def _contents(
+        self,
+        base: _Base,
+        load: Callable[[], Contents],
+        make: Callable[[Contents, int], Contents],
+    ) -> Contents:
+        """What ``base`` holds, worked out anew from as far below as necessary."""
+        if base.kept is not None:
+            return base.kept
+        above, at = [], base
+        while at.kept is None and at.below is not None:
+            above.append(at)
+            at = at.below
+        found = at.kept
+        if found is None:
+            found = load()
+            self._shelf.put(at, found)
+        for each in reversed(above):
+            below, found = found, make(found, each.offset)
+            if below is not at.kept:
+                below.close()
+        if above:
+            self._shelf.put(base, found)
+        return found
 
 
-def inflate(pack: mmap, offset: int) -> bytes:
-    """The contents of the object at ``offset``, or the delta that is there."""
-    return b"".join(unpack_object_at(pack, offset, sha1)[0].decomp_chunks)
+class _Base:
+    """Something that deltas wait for: what is at ``offset``, a delta of the base below."""
+
+    __slots__ = ("below", "kept", "offset", "waiting")
+
+    def __init__(self, below: _Base | None, offset: int, waiting: list[int]) -> None:
+        self.below = below
+        self.offset = offset
+        self.waiting = waiting
+        self.kept: Contents | None = None
 
 
-def _apply(base: bytes, delta: bytes) -> bytes:
-    try:
-        return b"".join(apply_delta(base, delta))
-    except (ApplyDeltaError, ValueError) as error:
-        raise PackRefused(f"a delta of the pack cannot be applied: {error}") from None
+class _Shelf:
+    """Bases that are kept; when there are too many, the oldest goes, being needed last."""
+
+    def __init__(self, held: int) -> None:
+        self._held = held
+        self._bases: OrderedDict[_Base, None] = OrderedDict()
+        self._memory = self._files = 0
+
+    def put(self, base: _Base, contents: Contents) -> None:
+        base.kept = contents
+        self._bases[base] = None
+        self._count(contents, 1)
+        while len(self._bases) > 1 and (self._memory > self._held or self._files > MAX_FILES):
+            self._drop(self._bases.popitem(last=False)[0])
+
+    def remove(self, base: _Base) -> None:
+        if base.kept is not None:
+            del self._bases[base]
+            self._drop(base)
+
+    def clear(self) -> None:
+        while self._bases:
+            self._drop(self._bases.popitem()[0])
+
+    def _drop(self, base: _Base) -> None:
+        if base.kept is not None:
+            self._count(base.kept, -1)
+            base.kept.close()
+            base.kept = None
+
+    def _count(self, contents: Contents, sign: int) -> None:
+        if contents.data is None:
+            self._files += sign
+        else:
+            self._memory += sign * contents.size

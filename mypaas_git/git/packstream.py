@@ -1,7 +1,6 @@
 """One pass over a pack as it comes in: stored, measured and hashed, never held in memory.
 
-What a pack declares is believed only as far as the limits go, so that a few
-bytes cannot unfold to gigabytes. Format: git's ``gitformat-pack(5)``.
+Format: git's ``gitformat-pack(5)``.
 """
 
 from __future__ import annotations
@@ -15,27 +14,14 @@ from typing import NamedTuple
 from dulwich.objects import object_header
 from dulwich.pack import OFS_DELTA, REF_DELTA
 
-from mypaas_git.errors import PackRefused
 from mypaas_git.git.check import BLOB, NAMES
+from mypaas_git.git.contents import result_size
+from mypaas_git.git.limits import MAX_OBJECT, MAX_PARSED, MIB, Limits, PackBroken
 
-CHUNK = 1 << 16
-MIB = 1 << 20
-MAX_OBJECT = 512 * MIB
-"""Bytes of one object; git itself treats what is bigger specially."""
-MAX_PARSED = 64 * MIB
-"""Bytes of one commit, tree or tag."""
+CHUNK = 1 << 18
+PIECE = 1 << 16
 MIN_DELTA = 4
 """Bytes of the shortest delta that git takes: two sizes and an instruction."""
-MAX_OBJECTS = 2_000_000
-"""Objects of one pack; each takes some hundred bytes of memory."""
-MAX_UNFOLDED = 256 * MIB
-"""Bytes that all objects together may unfold to, besides what deflate can make of the pack."""
-DEFLATE_RATIO = 1032
-"""How many bytes zlib can make of one."""
-
-
-class PackBroken(PackRefused):
-    """What is left of the stream cannot be told from the pack any more."""
 
 
 class Entry(NamedTuple):
@@ -58,23 +44,30 @@ class Entry(NamedTuple):
 class PackStream:
     """Reads a pack with ``read``, writing it to ``write`` as it was.
 
-    ``read(n)`` gives up to ``n`` bytes and ``b""`` at the end. ``limit`` is in
-    bytes. Every fault raises :class:`PackBroken`.
+    ``read(n)`` gives up to ``n`` bytes and ``b""`` at the end. Who only wants to get to
+    the pack's end need not ``keep`` anything of it. Every fault raises
+    :class:`PackBroken`.
     """
 
     def __init__(
-        self, read: Callable[[int], bytes], write: Callable[[bytes], object], limit: int
+        self,
+        read: Callable[[int], bytes],
+        write: Callable[[bytes], object],
+        limits: Limits,
+        *,
+        keep: bool = True,
     ) -> None:
+        self._keep = keep
         self._read = read
         self._write = write
-        self._limit = limit
+        self._limits = limits
         self._received = 0
         self._unfolded = 0
         self._buffer = b""
         self._position = 0
-        # Up to here the buffer has been hashed and written.
-        self._settled = 0
+        # Where the buffer begins in the pack, and the current object in the buffer.
         self._base = 0
+        self._begun = 0
         self._hash = sha1(usedforsecurity=False)
         self._crc = 0
         self.count = 0
@@ -86,83 +79,104 @@ class PackStream:
         if header[:4] != b"PACK" or header[4:8] not in (b"\0\0\0\2", b"\0\0\0\3"):
             raise PackBroken("what was sent is no pack of version 2 or 3")
         self.count = int.from_bytes(header[8:], "big")
-        if self.count > MAX_OBJECTS:
-            raise PackBroken(
-                f"the pack declares {self.count} objects: at most {MAX_OBJECTS} are taken"
+        if self.count > self._limits.objects:
+            raise self._limits.fault(
+                f"the pack declares {self.count} objects: "
+                f"at most {self._limits.objects} are taken"
             )
         for _ in range(self.count):
             yield self._entry()
-        self._settle()
+        self._settle(self._position)
         self.checksum = self._hash.digest()
-        if self._exactly(20) != self.checksum:
+        trailer = self._exactly(20)
+        if trailer != self.checksum:
             raise PackBroken("the pack's checksum is wrong: it was damaged on its way")
-        self._settle()
+        self._write(trailer)
 
     def _entry(self) -> Entry:
-        self._settle()
-        self._crc = 0
+        self._begun, self._crc = self._position, 0
         offset = self._base + self._position
         kind, size = self._type_and_size()
         if kind in NAMES:
             self._unfold(size, MAX_OBJECT if kind == BLOB else MAX_PARSED)
             id_, data = self._whole(kind, size)
-            self._settle()
-            return Entry(offset, kind, size, self._crc, id=id_, data=data)
+            return Entry(offset, kind, size, self._end(), id=id_, data=data)
         if kind not in (OFS_DELTA, REF_DELTA):
             raise PackBroken(f"the pack holds an object of the unknown type {kind}")
         base = self._exactly(20) if kind == REF_DELTA else offset - self._distance()
         if size > MAX_OBJECT:
             raise PackBroken(_too_big(size, MAX_OBJECT))
         result = self._delta(size)
-        self._settle()
-        return Entry(offset, kind, result, self._crc, base=base)
+        return Entry(offset, kind, result, self._end(), base=base)
 
     def _whole(self, kind: int, size: int) -> tuple[bytes, bytes | None]:
-        """Hash an object that is no delta; all but blobs are small enough to be kept."""
+        """Hash an object that is no delta; all but large blobs are kept."""
+        if size <= PIECE or (self._keep and kind != BLOB):
+            data = self._quick(size)
+            if data is None:
+                data = b"".join(self._inflated(size))
+            return sha1(object_header(kind, size) + data, usedforsecurity=False).digest(), data
         digest = sha1(object_header(kind, size), usedforsecurity=False)
-        kept: list[bytes] | None = [] if kind != BLOB else None
         for piece in self._inflated(size):
             digest.update(piece)
-            if kept is not None:
-                kept.append(piece)
-        return digest.digest(), None if kept is None else b"".join(kept)
+        return digest.digest(), None
 
     def _delta(self, size: int) -> int:
         """Read a delta, and return how big its result says it will be."""
         if size < MIN_DELTA:
             raise PackBroken("a delta of the pack is malformed")
+        base, result = result_size(self._quick(size) or self._beginning(size))
+        self._unfold(size, MAX_OBJECT)
+        self._unfold(result, MAX_OBJECT)
+        if base > self._limits.base:
+            raise self._limits.fault(_too_big(base, self._limits.base))
+        return result
+
+    def _beginning(self, size: int) -> bytes:
+        """Read a delta, and return enough of it to tell what it is about."""
         head = b""
         for piece in self._inflated(size):
             head = (head + piece)[:32] if len(head) < 32 else head
-        _, length = _delta_size(head, 0)
-        result, _ = _delta_size(head, length)
-        self._unfold(size, MAX_OBJECT)
-        self._unfold(result, MAX_OBJECT)
-        return result
+        return head
 
     def _unfold(self, size: int, most: int) -> None:
         """Count ``size`` bytes that an object will take, and refuse what is too much."""
         if size > most:
             raise PackBroken(_too_big(size, most))
         self._unfolded += size
-        if self._unfolded > MAX_UNFOLDED + DEFLATE_RATIO * self._received:
-            raise PackBroken(
+        if self._unfolded > self._limits.unfolded + self._limits.ratio * self._received:
+            raise self._limits.fault(
                 f"the pack unfolds to more than {self._unfolded // MIB} MiB, "
                 f"out of all proportion to the {self._received} bytes sent"
             )
+
+    def _quick(self, size: int) -> bytes | None:
+        """The contents of a zlib stream that lies in the buffer as a whole, as most do."""
+        if size > PIECE:
+            return None
+        stream = zlib.decompressobj()
+        given = self._buffer[self._position : self._position + size + size // 512 + 64]
+        try:
+            data = stream.decompress(given, size + 1)
+        except zlib.error:
+            return None
+        if not stream.eof or len(data) != size:
+            return None
+        self._position += len(given) - len(stream.unused_data)
+        return data
 
     def _inflated(self, size: int) -> Iterator[bytes]:
         """Yield the contents of one zlib stream, which must be ``size`` bytes long."""
         stream = zlib.decompressobj()
         left = size
         # Little more than the object itself is offered, since zlib copies what it leaves over.
-        offer = size + size // 512 + 64
+        offer = min(size + size // 512 + 64, PIECE)
         try:
             while not stream.eof:
                 if self._position == len(self._buffer):
                     self._fill()
-                given = self._buffer[self._position : self._position + min(offer, CHUNK)]
-                piece = stream.decompress(given, min(left + 1, CHUNK))
+                given = self._buffer[self._position : self._position + offer]
+                piece = stream.decompress(given, min(left + 1, PIECE))
                 # At the end, the tail of the call before may still be there.
                 rest = stream.unused_data if stream.eof else stream.unconsumed_tail
                 self._position += len(given) - len(rest)
@@ -204,43 +218,38 @@ class PackStream:
         return self._buffer[self._position - 1]
 
     def _exactly(self, size: int) -> bytes:
-        return bytes(self._byte() for _ in range(size))
+        taken = self._buffer[self._position : self._position + size]
+        self._position += len(taken)
+        if len(taken) == size:
+            return taken
+        return taken + bytes(self._byte() for _ in range(size - len(taken)))
 
-    def _settle(self) -> None:
-        """Hash and write what was consumed."""
-        piece = self._buffer[self._settled : self._position]
-        self._settled = self._position
-        self._crc = crc32(piece, self._crc)
+    def _end(self) -> int:
+        """The CRC of the object that ends here."""
+        return crc32(self._buffer[self._begun : self._position], self._crc)
+
+    def _settle(self, end: int) -> None:
+        """Hash and write the buffer, as far as ``end``."""
+        piece = self._buffer[:end]
         self._hash.update(piece)
         self._write(piece)
 
     def _fill(self) -> None:
         """Replace the buffer, all of which was consumed, by what comes next."""
-        self._settle()
+        self._crc = self._end()
+        if not self.checksum:
+            self._settle(len(self._buffer))
         self._base += len(self._buffer)
         self._buffer = self._read(CHUNK)
-        self._position = self._settled = 0
+        self._position = self._begun = 0
         self._received += len(self._buffer)
         if not self._buffer:
             raise PackBroken("the pack ended early: the connection broke")
-        if self._received > self._limit:
-            raise PackBroken(
-                f"the pack is over the limit of {self._limit} bytes ([git] max_pack_size)"
+        if self._received > self._limits.received:
+            raise self._limits.fault(
+                f"the pack is over the limit of {self._limits.received} bytes "
+                f"([git] max_pack_size)"
             )
-
-
-def _delta_size(delta: bytes, at: int) -> tuple[int, int]:
-    """Read one of the sizes that a delta begins with; return it and where it ends."""
-    size = shift = 0
-    while True:
-        if at >= len(delta) or shift > 70:
-            raise PackBroken("a delta of the pack is malformed")
-        byte = delta[at]
-        size |= (byte & 0x7F) << shift
-        shift += 7
-        at += 1
-        if not byte & 0x80:
-            return size, at
 
 
 def _too_big(size: int, most: int) -> str:

@@ -8,17 +8,16 @@ git's ``gitprotocol-pack(5)``, "Pushing Data To a Server".
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from threading import Lock
-from typing import Protocol
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import NamedTuple, Protocol
 
 import structlog
 from dulwich.errors import GitProtocolError
 from dulwich.objects import ZERO_SHA
-from dulwich.protocol import format_ref_line, pkt_seq
+from dulwich.protocol import format_ref_line
 
-from mypaas_git.errors import GitRefused, MypaasError, RefRefused
+from mypaas_git.errors import GitRefused, MypaasError, PlanOnly, RefRefused
 from mypaas_git.failpoints import reach
 from mypaas_git.git.commands import (
     SIDE_BAND,
@@ -29,24 +28,26 @@ from mypaas_git.git.commands import (
     read_request,
     reason,
 )
-from mypaas_git.git.ingest import ingest
-from mypaas_git.git.packstream import PackBroken, PackStream
+from mypaas_git.git.ingest import Take, quarantined, take_in
+from mypaas_git.git.pusher import Pusher
 from mypaas_git.git.repository import Repositories, Repository
 from mypaas_git.git.wire import AGENT, Stream, Wire
 from mypaas_git.names import ServiceName
-from mypaas_git.progress import LineProgress, Progress
+from mypaas_git.progress import Progress, clean
 
-__all__ = ["Deploy", "Move", "RefUpdate", "Stream", "receive_pack"]
+__all__ = ["Deploy", "Move", "Plan", "RefUpdate", "Stream", "receive_pack"]
 
 SHOWN_FAULTS = 10
 """Refused refs that get a line of their own before the report."""
 _CAPABILITIES = [
     b"report-status",
+    b"report-status-v2",
     SIDE_BAND,
     b"ofs-delta",
     b"delete-refs",
     b"quiet",
     b"atomic",
+    b"push-options",
     b"object-format=sha1",
     AGENT,
 ]
@@ -65,6 +66,8 @@ Deploy = Callable[[Repository, RefUpdate, Progress, Move], None]
 
 A :class:`MypaasError` leaves the branch where it was and is the reason that git prints.
 """
+Plan = Callable[[Repository, RefUpdate, Progress], None]
+"""Tells what a deploy would change. Raises what keeps a deploy from beginning."""
 
 
 def receive_pack(
@@ -75,13 +78,16 @@ def receive_pack(
     branches: Sequence[str],
     max_pack_size: int,
     deploy: Deploy,
+    plan: Plan,
     push_id: str,
+    take: Take = take_in,
 ) -> None:
     """Serve one push to the repository of ``name``, which is created when it is missing.
 
-    A push to one of ``branches`` deploys; ``max_pack_size`` is in bytes. Returns
-    when the push was reported or nobody is left to report to. Raises
-    :class:`RepositoryMissing` when what is in the repository's place is none.
+    A push to one of ``branches`` deploys, or tells its ``plan``; ``max_pack_size`` is in
+    bytes; ``take`` takes packs in. Returns when the push was reported or nobody is left to
+    report to. Raises :class:`RepositoryMissing` when what is in the repository's place is
+    none.
     """
     wire = Wire(stream)
     with suppress(GitProtocolError):
@@ -92,7 +98,9 @@ def receive_pack(
             wire.drain(max_pack_size)
             return
         if request.commands:
-            push = _Push(_Pusher(wire, request), request, Rules(branches), deploy, push_id)
+            pusher = Pusher(wire, request, take)
+            do = _Doers(deploy, plan)
+            push = _Push(pusher, request, Rules(branches), do=do, push_id=push_id)
             push.run(repositories, name, max_pack_size)
 
 
@@ -113,95 +121,37 @@ def _advertise(wire: Wire, refs: dict[str, str]) -> None:
     wire.write_pkt_line(None)
 
 
-class _Pusher:
-    """Who pushes: sends a pack, sees progress and gets the report, unless gone."""
-
-    def __init__(self, wire: Wire, request: Request) -> None:
-        self._wire = wire
-        self._side_band = SIDE_BAND in request.capabilities
-        self._wants_report = b"report-status" in request.capabilities
-        self._sends_pack = request.sends_pack
-        self._broken = False
-        # A build and a health check may both have something to say.
-        self._writing = Lock()
-        self._listens = True
-        self.progress = LineProgress(self._show)
-
-    def ingest(self, repository: Repository, limit: int) -> None:
-        """Take the pack in, if there is one. Raises :class:`GitRefused`."""
-        if not self._sends_pack:
-            return
-        self._sends_pack, self._broken = False, True
-        try:
-            ingest(self._wire.recv, repository, limit)
-        except PackBroken:
-            raise
-        except GitRefused:
-            self._broken = False
-            raise
-        self._broken = False
-
-    def report(self, unpacked: str, commands: Sequence[Command]) -> None:
-        """Say what became of everything, the last words of a push."""
-        lines = [f"unpack {unpacked}\n".encode()]
-        for command in commands:
-            status = b"ok %s" % command.raw_ref
-            if command.reason is not None:
-                status = b"ng %s %s" % (command.raw_ref, command.reason.encode())
-            lines.append(status + b"\n")
-        with self._writing:
-            if self._wants_report and self._side_band:
-                self._wire.write_sideband(1, pkt_seq(*lines))
-            elif self._wants_report:
-                for line in lines:
-                    self._wire.write_pkt_line(line)
-            if self._wants_report or self._side_band:
-                self._wire.write_pkt_line(None)
-            self._listens = False
-
-    def finish(self, limit: int) -> None:
-        """Read what is still being sent: git looks at the report only afterwards."""
-        if self._sends_pack:
-            try:
-                for _ in PackStream(self._wire.recv, len, limit).entries():
-                    pass
-            except GitRefused:
-                self._broken = True
-        if self._broken:
-            self._wire.drain(limit)
-
-    def _show(self, line: str) -> None:
-        """Show a line at once; that nobody is there to see it is no reason to stop."""
-        with self._writing:
-            if self._side_band and self._listens:
-                try:
-                    self._wire.write_sideband(2, line.encode("utf-8", "replace"))
-                except GitProtocolError:
-                    self._listens = False
+class _Doers(NamedTuple):
+    deploy: Deploy
+    plan: Plan
 
 
 class _Push:
     """One push, from its commands to the report."""
 
     def __init__(
-        self, pusher: _Pusher, request: Request, rules: Rules, deploy: Deploy, push_id: str
+        self, pusher: Pusher, request: Request, rules: Rules, *, do: _Doers, push_id: str
     ) -> None:
         self._pusher = pusher
         self._request = request
         self._rules = rules
-        self._deploy = deploy
+        self._do = do
         self._id = push_id
         self._unpacked = "ok"
 
     def run(self, repositories: Repositories, name: ServiceName, limit: int) -> None:
         """The plot: judge, take in, carry out, report."""
         try:
-            self._rules.judge(self._request, _refs(repositories, name))
-            self._warn(self._request.commands)
-            if self._request.accepted:
-                with repositories.open_or_create(name) as repository:
-                    self._take_in(repository, limit)
-                    self._carry_out(repository)
+            with self._pusher.kept_alive():
+                self._rules.judge(self._request, _refs(repositories, name))
+                self._warn(self._request.commands)
+                if self._request.accepted and self._request.plans:
+                    with repositories.open_or_pretend(name) as repository:
+                        self._tell(repository, limit)
+                elif self._request.accepted:
+                    with repositories.open_or_create(name) as repository:
+                        self._take_in(repository, limit)
+                        self._carry_out(repository)
         except Exception:
             log.exception("push failed", push=self._id, service=name)
             self._give_up(self._request.accepted)
@@ -217,14 +167,51 @@ class _Push:
 
     def _take_in(self, repository: Repository, limit: int) -> None:
         """Receive the objects, and see that each ref gets one that it can have."""
+        with self._told(), quarantined(repository.objects) as quarantine:
+            checksum = self._pusher.send_pack(quarantine, limit)
+            reach("receive.quarantined")
+            if checksum:
+                quarantine.migrate(checksum)
+            reach("receive.stored")
+        self._check_objects(repository)
+
+    def _tell(self, repository: Repository, limit: int) -> None:
+        """Say what the push would change; its pack gets no further than the quarantine."""
+        with quarantined(repository.objects) as quarantine:
+            with self._told():
+                self._pusher.send_pack(quarantine, limit)
+            with repository.with_store(quarantine.store()) as enlarged:
+                self._check_objects(enlarged)
+                for command in self._request.accepted:
+                    self._tell_of(enlarged, command)
+        self._request.refuse(PlanOnly("nothing was changed"))
+
+    def _tell_of(self, repository: Repository, command: Command) -> None:
+        update, progress = command.update, self._pusher.progress
+        if not self._rules.deploys(update):
+            shown = clean(update.ref)
+            where = f"be set to {update.new[:7]}" if update.new else "be deleted"
+            progress.step(f"{shown} would {where}")
+            return
+        try:
+            self._do.plan(repository, update, progress)
+        except MypaasError as error:
+            command.refuse(error)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Have a pack that is refused be the fate of all that needs it."""
         waiting = self._request.accepted
         try:
-            self._pusher.ingest(repository, limit)
+            yield
         except GitRefused as error:
             self._unpacked = reason(error)
-            for command in waiting:
-                command.refuse(error)
-        for command in self._request.accepted:
+            self._request.refuse(error)
+            self._warn(waiting)
+
+    def _check_objects(self, repository: Repository) -> None:
+        waiting = self._request.accepted
+        for command in waiting:
             try:
                 _check_object(repository, command.update)
             except GitRefused as error:
@@ -272,7 +259,7 @@ class _Push:
             moved = True
             repository.adopt_head(update.ref)
 
-        self._deploy(repository, update, self._pusher.progress, move)
+        self._do.deploy(repository, update, self._pusher.progress, move)
         if not moved:
             raise RuntimeError("a deploy ended well without moving its branch")
 

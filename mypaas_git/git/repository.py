@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
@@ -39,14 +39,13 @@ from mypaas_git.errors import (
     RepositoryMissing,
     TreeRefused,
 )
+from mypaas_git.files import sync_directory, sync_tree
 from mypaas_git.git.check import NAMES
 from mypaas_git.git.context import context
-from mypaas_git.git.kinds import Kinds
+from mypaas_git.git.reflocks import clear_stale
+from mypaas_git.git.stored import Stored
 from mypaas_git.names import ServiceName
 from mypaas_git.progress import clean
-
-STALE_LOCK = 60.0
-"""Seconds after which the lock file of a ref is one that a crash has left."""
 
 log = structlog.get_logger()
 
@@ -89,6 +88,19 @@ class Repositories:
             self._create(name)
         return self.open(name)
 
+    @contextmanager
+    def open_or_pretend(self, name: ServiceName) -> Iterator[Repository]:
+        """Open the repository, or an empty one in its place that is gone afterwards."""
+        if self.exists(name):
+            with self.open(name) as repository:
+                yield repository
+            return
+        self._root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".new-", dir=self._root) as made:
+            Repo.init_bare(made, default_branch=b"main").close()
+            with Repository.at(Path(made)) as repository:
+                yield repository
+
     def remove(self, name: ServiceName) -> None:
         """Remove the repository and all that was ever pushed to it, if there is one."""
         if self.exists(name):
@@ -106,7 +118,9 @@ class Repositories:
         made = Path(tempfile.mkdtemp(prefix=".new-", dir=self._root))
         try:
             Repo.init_bare(str(made), default_branch=b"main").close()
+            sync_tree(made)
             made.rename(self._path(name))
+            sync_directory(self._root)
         except OSError:
             # Somebody else's first push was quicker; a directory with files is not replaced.
             if not self.exists(name):
@@ -123,6 +137,8 @@ class Repository:
 
     def __init__(self, repo: Repo) -> None:
         self.dulwich = repo
+        self.store.fsync_object_files = True
+        self._stored: Stored | None = None
 
     @classmethod
     def at(cls, path: Path) -> Repository:
@@ -131,6 +147,10 @@ class Repository:
             return cls(Repo(str(path)))
         except (NotGitRepository, FileNotFoundError) as error:
             raise RepositoryMissing(f"there is no git repository at {path}") from error
+
+    def with_store(self, store: DiskObjectStore) -> Repository:
+        """The same repository, with objects that it does not have, or not yet."""
+        return Repository(Repo(str(self.path), object_store=store))
 
     def __enter__(self) -> Repository:
         return self
@@ -144,12 +164,19 @@ class Repository:
         self.close()
 
     def close(self) -> None:
+        if self._stored is not None:
+            self._stored.close()
         self.dulwich.close()
 
     @property
     def path(self) -> Path:
         """The bare repository's directory."""
         return Path(self.dulwich.controldir())
+
+    @property
+    def objects(self) -> Path:
+        """The directory of its objects."""
+        return Path(os.fspath(self.store.path))
 
     @property
     def store(self) -> DiskObjectStore:
@@ -175,15 +202,17 @@ class Repository:
     def move_ref(self, name: str, old: str | None, new: str | None) -> None:
         """Set ``name`` to ``new`` provided that it still is ``old``; None means no such ref.
 
-        Raises :class:`RefRefused` when it is not, when somebody holds its lock
-        file, and when its name collides with another's.
+        The move is durable. Raises :class:`RefRefused` when it is not, when somebody
+        holds its lock file, and when its name collides with another's.
         """
+        path = self.path / name
+        rearranges = new is None or not path.parent.is_dir()
         try:
-            moved = self._swap(Ref(_bytes(name)), _id(old), _id(new))
+            moved = self._swap_unlocked(Ref(_bytes(name)), _id(old), _id(new))
         except FileLocked as error:
             raise RefRefused(
-                f"{clean(name)} is locked: another push is moving it, or one crashed; "
-                f"if trying again does not help, have {_lock_name(error)} removed on the server"
+                f"{clean(name)} is locked: another program holds {_lock_name(error)}; "
+                f"try again in a minute"
             ) from None
         except (NotADirectoryError, IsADirectoryError, FileExistsError):
             raise RefRefused(
@@ -195,6 +224,7 @@ class Repository:
             raise RefRefused(f"{clean(name)[:80]} is not a name for a ref") from None
         if not moved:
             raise RefRefused(f"{clean(name)} moved meanwhile: fetch it, merge, and push again")
+        self._settle(path, rearranges)
 
     def is_ancestor(self, older: str, newer: str) -> bool:
         """Whether everything that led to the commit ``older`` led to ``newer`` as well."""
@@ -217,21 +247,28 @@ class Repository:
             ) from None
 
     def check_movable(self, name: str) -> None:
-        """Raise :class:`RefRefused` when a lock file keeps ``name`` from being moved.
-
-        Whoever asks holds the service's lock, so that an old file is a crash's.
-        """
-        lock = self.path / f"{name}.lock"
-        try:
-            age = time.time() - lock.stat().st_mtime
-        except OSError:
-            return
-        if age < STALE_LOCK:
+        """Raise :class:`RefRefused` when a lock file keeps ``name`` from being moved."""
+        if not clear_stale(self.path / f"{name}.lock", self.path):
             raise RefRefused(
                 f"{clean(name)} is locked by another program; try again in a minute"
             )
-        log.warning("stale-lock-removed", path=str(lock))
-        lock.unlink(missing_ok=True)
+
+    def _swap_unlocked(self, name: Ref, old: ObjectID, new: ObjectID) -> bool:
+        """Swap, once more if only a lock that a crash has left was in the way."""
+        try:
+            return self._swap(name, old, new)
+        except FileLocked as error:
+            if not clear_stale(_lock_path(error), self.path):
+                raise
+            return self._swap(name, old, new)
+
+    def _settle(self, ref: Path, rearranged: bool) -> None:
+        """Make a ref's name durable; ``rearranged``: other names than its own changed, too."""
+        for directory in ref.parents if rearranged else [ref.parent]:
+            if directory.is_dir():
+                sync_directory(directory)
+            if directory == self.path:
+                break
 
     def _swap(self, name: Ref, old: ObjectID, new: ObjectID) -> bool:
         refs = self.dulwich.refs
@@ -263,6 +300,9 @@ class Repository:
             self.store.add_object(tag)
         except FileLocked as error:
             raise RefRefused(f"the tag {clean(name)} is locked: {_lock_name(error)}") from None
+        loose = self.path / "objects" / _text(tag.id)[:2]
+        sync_directory(loose)
+        sync_directory(loose.parent)
         self.move_ref(f"refs/tags/{name}", None, _text(tag.id))
         return True
 
@@ -280,7 +320,8 @@ class Repository:
 
     def commit_subject(self, commit: str) -> str:
         """The first line of the commit's message, clean and not too long."""
-        message = self.commit(commit).message.lstrip().split(b"\n", 1)[0]
+        # A commit that ends with its header has no message, whatever its type says.
+        message = (self.commit(commit).message or b"").lstrip().split(b"\n", 1)[0]
         return clean(message.decode("utf-8", "replace"))[:MAX_SUBJECT]
 
     def read_file(self, commit: str, path: str, limit: int) -> bytes | None:
@@ -321,10 +362,17 @@ class Repository:
     def kind(self, id_: str) -> str:
         """``commit``, ``tree``, ``blob`` or ``tag``. Raises :class:`GitRefused`."""
         try:
-            with Kinds(self.store) as kinds:
-                return NAMES[kinds.of(hex_to_sha(_id(id_)))]
+            return NAMES[self._kind(hex_to_sha(_id(id_)))]
         except (KeyError, ValueError):
             raise GitRefused(f"the object {clean(id_)} is missing") from None
+
+    def _kind(self, id_: bytes) -> int:
+        if self._stored is None:
+            self._stored = Stored(self.store)
+            self._stored.refresh()
+        if id_ not in self._stored:
+            self._stored.refresh()
+        return self._stored.kind(id_)
 
     def check_tag(self, id_: str) -> None:
         """Raise :class:`GitRefused` for a tag of too many tags."""
@@ -380,10 +428,12 @@ def _expect(found: ShaFile, kind: type[_Kind], shown: str) -> _Kind:
     return found
 
 
+def _lock_path(error: FileLocked) -> Path:
+    return Path(os.fsdecode(error.lockfilename))
+
+
 def _lock_name(error: FileLocked) -> str:
-    name = error.lockfilename
-    path = Path(name.decode("utf-8", "replace") if isinstance(name, bytes) else name)
-    return clean("/".join(path.parts[-4:]))
+    return clean("/".join(_lock_path(error).parts[-4:]))
 
 
 def _author(name: str) -> bytes:

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from support.stockgit import git
 
-from mypaas_git.git.receive import Deploy, RefUpdate, receive_pack
+from mypaas_git.git.ingest import Take, take_in
+from mypaas_git.git.receive import Deploy, Plan, RefUpdate, receive_pack
 from mypaas_git.git.repository import Repositories, Repository
 from mypaas_git.git.upload import upload_pack
 from mypaas_git.names import ServiceName
@@ -68,6 +69,12 @@ def just_move(
     move()
 
 
+def just_tell(repository: Repository, update: RefUpdate, progress: Progress) -> None:
+    """A plan that only shows that the commit can be read."""
+    assert update.new
+    progress.step(f"{repository.commit_subject(update.new)} would be live")
+
+
 class GitServer:
     """The repositories below ``root``, for stock git and for raw bytes."""
 
@@ -76,6 +83,8 @@ class GitServer:
         self.branches: Sequence[str] = ["main", "master"]
         self.max_pack_size = 1 << 30
         self.deploy: Deploy = just_move
+        self.plan: Plan = just_tell
+        self.take: Take = take_in
         self.faults: list[Exception] = []
         self._threads: list[threading.Thread] = []
         self._listener = socket.socket(socket.AF_UNIX)
@@ -163,7 +172,9 @@ class GitServer:
                         branches=self.branches,
                         max_pack_size=self.max_pack_size,
                         deploy=self.deploy,
+                        plan=self.plan,
                         push_id="p123",
+                        take=self.take,
                     )
             except Exception as error:  # noqa: BLE001 - close() fails the test with it
                 self.faults.append(error)

@@ -44,9 +44,28 @@ def varint(number: int) -> bytes:
     return bytes([*out, number])
 
 
+def distance(number: int) -> bytes:
+    """How far before itself the base of a delta begins."""
+    out = bytearray([number & 0x7F])
+    while number >= 0x80:
+        number = (number >> 7) - 1
+        out.insert(0, number & 0x7F | 0x80)
+    return bytes(out)
+
+
 def insert(base: bytes, text: bytes) -> bytes:
     """A delta that replaces ``base`` by a short ``text``."""
     return varint(len(base)) + varint(len(text)) + bytes([len(text)]) + text
+
+
+def text(data: bytes) -> bytes:
+    """A delta's instruction to insert a short text."""
+    return bytes([len(data)]) + data if data else b""
+
+
+def copy(at: int, size: int) -> bytes:
+    """A delta's instruction to copy from its base."""
+    return b"\xbf" + at.to_bytes(4, "little") + size.to_bytes(2, "little")
 
 
 def repeat(base: bytes, times: int) -> bytes:

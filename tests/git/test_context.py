@@ -6,6 +6,7 @@ import io
 import os
 import subprocess
 import tarfile
+import tracemalloc
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -155,6 +156,50 @@ def unchecked(path: Path, *items: tuple[bytes, bytes, bytes]) -> str:
     return ids[-1]
 
 
+POINTER = (
+    "version https://git-lfs.github.com/spec/v1\n"
+    "oid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\n"
+    "size 12345\n"
+)
+
+
+def test_lfs_pointer(tmp_path: Path) -> None:
+    """A file that Git LFS keeps is refused in clear words, unless it is ignored (T35)."""
+    work = tmp_path / "work"
+    commit(work, {"models/a.bin": POINTER, "notes": f"a pointer:\n{POINTER}"})
+    with pytest.raises(TreeRefused) as refused:
+        archive(work)
+    assert str(refused.value) == (
+        "models/a.bin is a pointer of Git LFS, whose files cannot be pushed here yet: commit "
+        "the file itself (git lfs untrack, then git add --renormalize), or name it in "
+        ".dockerignore"
+    )
+    commit(work, {".dockerignore": "models\n"})
+    assert set(entries(archive(work))) == {".dockerignore", "notes"}
+
+
+def test_large_files(tmp_path: Path) -> None:
+    """A large file, whole or as a delta, passes through without being in memory."""
+    work = tmp_path / "work"
+    commit(work, {"x": "x"})
+    noise = os.urandom(24 << 20)
+    versions = {}
+    for text in (noise, b"changed" + noise[1 << 20 :]):
+        (work / "big").write_bytes(text)
+        versions[commit(work, {})] = text
+    git(work, "repack", "-adq")
+    stored = next((work / ".git/objects/pack").glob("*.pack")).stat().st_size
+    assert stored < 30 << 20, "git made no delta"
+    for tip, text in versions.items():
+        assert entries(archive(work, tip))["big"][3] == text
+        with Repository.at(work / ".git") as repository:
+            tracemalloc.start()
+            for piece in repository.context(tip):
+                assert len(piece) < 1 << 20
+            assert tracemalloc.get_traced_memory()[1] < 6 << 20
+            tracemalloc.stop()
+
+
 @pytest.mark.parametrize("name", [b"..", b".", b"a/../../b", b".git", b""])
 def test_names_are_checked_again(tmp_path: Path, name: bytes) -> None:
     """A repository that stock git fills may hold anything: no name leads out (T30)."""
@@ -189,7 +234,7 @@ def test_deep_tree(repository: Repository) -> None:
         top = packs.tree((b"40000", b"d", object_id(TREE, top)))
         parts.append(entry(TREE, top))
     tip = packs.commit(object_id(TREE, top))
-    ingest(io.BytesIO(pack(*parts, entry(COMMIT, tip))).read, repository, 1 << 30)
+    ingest(io.BytesIO(pack(*parts, entry(COMMIT, tip))).read, repository.objects, 1 << 30)
     with pytest.raises(TreeRefused, match="over 2048 directories deep"):
         b"".join(repository.context(object_id(COMMIT, tip).hex()))
 
@@ -201,7 +246,7 @@ def test_impossible_symlinks(repository: Repository, target: bytes) -> None:
     top = packs.tree(link)
     tip = packs.commit(object_id(TREE, top))
     data = packs.whole(link, blobs=(target,))
-    ingest(io.BytesIO(data).read, repository, 1 << 30)
+    ingest(io.BytesIO(data).read, repository.objects, 1 << 30)
     with pytest.raises(TreeRefused, match="link is a symlink with an impossible target"):
         b"".join(repository.context(object_id(COMMIT, tip).hex()))
 

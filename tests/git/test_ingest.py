@@ -7,7 +7,9 @@ import os
 import resource
 import subprocess
 import time
+import tracemalloc
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import packs
@@ -17,8 +19,12 @@ from packs import BLOB, COMMIT, OFS_DELTA, REF_DELTA, TAG, TREE, entry, object_i
 from support.stockgit import clean_env, git
 
 from mypaas_git.errors import GitRefused, PackRefused, TreeRefused
-from mypaas_git.git.ingest import ingest
+from mypaas_git.git.contents import Contents
+from mypaas_git.git.ingest import ingest, take_within
+from mypaas_git.git.limits import Limits
+from mypaas_git.git.packindex import write_index
 from mypaas_git.git.repository import Repositories, Repository
+from mypaas_git.git.stored import Stored
 from mypaas_git.names import ServiceName
 
 A = b"a\n"
@@ -33,7 +39,7 @@ def repository(tmp_path: Path) -> Iterator[Repository]:
 
 
 def take(repository: Repository, data: bytes, limit: int = GIB) -> None:
-    ingest(io.BytesIO(data).read, repository, limit)
+    ingest(io.BytesIO(data).read, repository.objects, limit)
 
 
 def untouched(repository: Repository) -> None:
@@ -58,6 +64,27 @@ def test_good_pack(repository: Repository) -> None:
     assert index.stat().st_mode & 0o777 == 0o444
 
 
+def test_a_pack_is_on_the_disk_before_it_counts(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pack and index are written through before their names are, and those are too (T67)."""
+    done: list[str] = []
+    fsync, replace = os.fsync, Path.replace
+
+    def watch(descriptor: int) -> None:
+        done.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+        fsync(descriptor)
+
+    def moved(path: Path, target: Path) -> Path:
+        done.append(f"move {path.suffix}")
+        return replace(path, target)
+
+    monkeypatch.setattr("os.fsync", watch)
+    monkeypatch.setattr(Path, "replace", moved)
+    take(repository, packs.whole((b"100644", b"a", A_ID), blobs=(A,)))
+    assert done == ["new.pack", "new.idx", "move .pack", "move .idx", "pack"]
+
+
 def test_same_pack_twice(repository: Repository) -> None:
     """The very same pack may come again."""
     data = packs.whole((b"100644", b"a", A_ID), blobs=(A,))
@@ -76,7 +103,7 @@ def test_nothing_behind_the_pack_is_waited_for(repository: Repository) -> None:
     """Reading stops at the pack's end, since a client may keep its connection open."""
     data = packs.whole((b"100644", b"a", A_ID), blobs=(A,))
     left = [data[at : at + 5] for at in range(0, len(data), 5)]
-    ingest(lambda _n: left.pop(0), repository, GIB)
+    ingest(lambda _n: left.pop(0), repository.objects, GIB)
     assert left == []
 
 
@@ -167,8 +194,13 @@ def test_thin_pack(repository: Repository) -> None:
     assert git(path, "fsck", "--strict", "--full").returncode == 0
 
 
-def test_bad_deltas(repository: Repository) -> None:
+@pytest.mark.parametrize("in_memory", [1 << 20, 0])
+def test_bad_deltas(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch, in_memory: int
+) -> None:
     """Deltas without a base, of themselves, in circles or malformed are refused (T19, T20)."""
+    for module in ("contents", "deltas"):
+        monkeypatch.setattr(f"mypaas_git.git.{module}.MAX_MEMORY", in_memory)
     ids = [b"\1" * 20, b"\2" * 20]
     refused(repository, pack(ref_delta(ids[0], packs.insert(A, A))), "neither in the pack")
     itself = object_id(BLOB, b"itself")
@@ -188,6 +220,13 @@ def test_bad_deltas(repository: Repository) -> None:
         b"\2\5\1x",
         b"\2\1\x91\x70\1",
         b"\x80" * 40,
+        # git asks for every instruction to make sense, needed or not.
+        packs.insert(A, b"x") + packs.copy(1000, 10),
+        packs.insert(A, b"x") + b"\0",
+        packs.insert(A, b"x") + b"\x91",
+        packs.insert(A, b"x") + packs.copy(0, 1),
+        packs.insert(A, b"x")[:-1],
+        packs.varint(2) + packs.varint(3) + packs.copy(0, 3),
     ):
         refused(repository, pack(entry(BLOB, A), ref_delta(A_ID, delta)), "delta")
 
@@ -207,23 +246,127 @@ def test_bombs_are_cheap(repository: Repository) -> None:
     assert after - before < 200 * 1024  # KiB
 
 
-def test_wide_deep_deltas_are_bounded(
-    repository: Repository, monkeypatch: pytest.MonkeyPatch
+def test_deltas_of_what_is_here(repository: Repository) -> None:
+    """What is here already cannot hide that deltas are based on each other (T19).
+
+    Such a pack would send whoever reads it round in circles, git and us.
+    """
+    b, c = b"b" * 60, b"c" * 50
+    ids = {data: object_id(BLOB, data) for data in (A, b, c)}
+    take(
+        repository,
+        packs.whole(*((b"100644", data[:1], ids[data]) for data in (A, b, c)), blobs=(A, b, c)),
+    )
+    before = sorted(repository.objects.rglob("*"))
+
+    def delta(base: bytes, result: bytes) -> bytes:
+        return ref_delta(ids[base], packs.insert(base, result))
+
+    for circle in (
+        [delta(A, A)],
+        [delta(A, b), delta(b, A)],
+        [delta(A, b), delta(b, c), delta(c, A)],
+        [delta(A, b), delta(c, c)],
+    ):
+        with pytest.raises(PackRefused, match="of the pack is based on itself"):
+            take(repository, pack(*circle))
+    assert sorted(repository.objects.rglob("*")) == before
+    # To send again what is here is no harm.
+    for good in ([delta(A, b), delta(A, c)], [delta(A, b), delta(b, c)], [delta(c, b)]):
+        for order in (good, good[::-1]):
+            take(repository, pack(*order))
+    path = repository.path
+    assert git(path, "fsck", "--strict", "--full").returncode == 0
+    for index in (path / "objects/pack").glob("*.idx"):
+        git(path, "verify-pack", str(index))
+
+
+def test_a_circle_on_the_disk(repository: Repository, tmp_path: Path) -> None:
+    """A pack that goes round in circles, whoever brought it, is told of and left (T70)."""
+    data = pack(ref_delta(A_ID, packs.insert(A, A)))
+    target = repository.objects / "pack" / "pack-x.pack"
+    target.write_bytes(data)
+    with target.with_suffix(".idx").open("wb") as file:
+        write_index(file, [A_ID], [12], [0], data[-20:])
+    with Stored(repository.store) as stored:
+        for ask in (stored.kind, stored.contents):
+            with pytest.raises(PackRefused, match="damaged: a delta has no base"):
+                ask(A_ID)
+
+
+@pytest.mark.parametrize(("held", "in_memory"), [(1 << 20, 1 << 20), (500, 1 << 20), (0, 50)])
+def test_deltas_in_little_memory(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch, held: int, in_memory: int
 ) -> None:
-    """Bases that wait for more deltas take no more memory than is granted (T19)."""
-    base, second = b"0" * 5000, b"1" * 100
-    monkeypatch.setattr("mypaas_git.git.deltas.MAX_HELD", 5050)
-    entries = [
-        entry(BLOB, base),
-        ref_delta(object_id(BLOB, base), packs.insert(base, second)),
-        ref_delta(object_id(BLOB, base), packs.insert(base, b"2" * 100)),
-        ref_delta(object_id(BLOB, second), packs.insert(second, b"3")),
-    ]
-    # The last delta of a base is resolved first here: the second waits with its own below it.
-    entries[1:3] = reversed(entries[1:3])
-    with pytest.raises(PackRefused, match="deltas take more than"):
-        take(repository, pack(*entries))
-    untouched(repository)
+    """Bases that have no room are worked out again, large ones lie on the disk (T19)."""
+    for module in ("contents", "deltas"):
+        monkeypatch.setattr(f"mypaas_git.git.{module}.MAX_MEMORY", in_memory)
+    base = b"line\n" * 60
+    texts, entries = [base], [entry(BLOB, base)]
+    for number in range(200):
+        # Wide and deep: a delta of one of the last texts, or of one long ago.
+        below = texts[-1 - number % 7] if number % 11 else texts[number // 3]
+        texts.append(b"%d " % number + below[:200] + b"end" * (number % 20))
+        delta = packs.varint(len(below)) + packs.varint(len(texts[-1]))
+        delta += packs.text(b"%d " % number) + packs.copy(0, len(below[:200]))
+        entries.append(
+            ref_delta(object_id(BLOB, below), delta + packs.text(b"end" * (number % 20)))
+        )
+    top = packs.tree(
+        *sorted((b"100644", b"%d" % n, object_id(BLOB, text)) for n, text in enumerate(texts))
+    )
+    data = pack(*entries, entry(TREE, top), entry(COMMIT, packs.commit(object_id(TREE, top))))
+    limits = Limits(received=GIB, held=held)
+    ingest(
+        io.BytesIO(data).read,
+        repository.objects,
+        GIB,
+        lambda read, quarantine, _limit: take_within(read, quarantine, limits),
+    )
+    assert git(repository.path, "fsck", "--strict", "--full").returncode == 0
+    with Stored(repository.store) as stored:
+        for text in texts:
+            with closing(stored.contents(object_id(BLOB, text))) as contents:
+                assert contents.whole() == text
+            assert stored.size(object_id(BLOB, text)) == len(text)
+
+
+def test_large_files_that_change(repository: Repository, tmp_path: Path) -> None:
+    """A large file takes little memory, and so does a thin delta of it (T20)."""
+    work, bare = tmp_path / "work", repository.path
+    noise = os.urandom(24 << 20)
+    (work).mkdir()
+    tips = []
+    for number in range(3):
+        (work / "big").write_bytes(noise[number << 20 :] + b"more" * number)
+        tips.append(commit_files(work, {"n": str(number)}))
+    tracemalloc.start()
+    for old, new in (("", tips[0]), (f"^{tips[0]}", tips[1]), (f"^{tips[1]}", tips[2])):
+        data = subprocess.run(
+            ["git", "pack-objects", "--revs", "--thin", "--stdout", "-q"],
+            cwd=work, env=clean_env(), input=f"{new}\n{old}\n".encode(), capture_output=True,
+            check=True,
+        ).stdout  # fmt: skip
+        assert old == "" or len(data) < 10_000
+        before = tracemalloc.get_traced_memory()[0]
+        tracemalloc.reset_peak()
+        take(repository, data)
+        assert tracemalloc.get_traced_memory()[1] - before < 8 << 20
+    tracemalloc.stop()
+    git(bare, "update-ref", "refs/heads/main", tips[2])
+    assert git(bare, "fsck", "--strict", "--full").returncode == 0
+
+
+def test_a_large_file_again(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large blob that is here already is compared, without being in memory twice."""
+    big = os.urandom(3 << 20)
+    data = packs.whole((b"100644", b"a", object_id(BLOB, big)), blobs=(big,))
+    take(repository, data)
+    take(repository, packs.whole((b"100644", b"b", object_id(BLOB, big)), blobs=(big,)))
+    other = b"x" * len(big)
+    monkeypatch.setattr(Stored, "contents", lambda *_: Contents.of(other))
+    with pytest.raises(PackRefused, match="is not the object of that id"):
+        take(repository, data)
 
 
 def test_long_chain(repository: Repository) -> None:
@@ -289,6 +432,24 @@ def test_bad_trees(
     untouched(repository)
 
 
+def test_hostile_dotfiles(repository: Repository) -> None:
+    """A .gitmodules that would harm who clones is refused, also one that is here already."""
+    bad = b'[submodule "a"]\n\turl = -oProxyCommand=x\n'
+    blob = object_id(BLOB, bad)
+    why = r"^\.gitmodules has a url for 'a' that git would take for an option"
+    for name in (b".gitmodules", b"GITMOD~1"):
+        refused(repository, packs.whole((b"100644", name, blob), blobs=(bad,)), why)
+    take(repository, packs.whole((b"100644", b"harmless", blob), blobs=(bad,)))
+    with pytest.raises(TreeRefused, match=why):
+        take(repository, packs.whole((b"100644", b".gitmodules", blob)))
+    long = b"#" * (1 << 20) + b"\n"
+    with pytest.raises(TreeRefused, match=r"^\.gitmodules is over 1 MiB long"):
+        take(
+            repository,
+            packs.whole((b"100644", b".gitmodules", object_id(BLOB, long)), blobs=(long,)),
+        )
+
+
 def test_submodule_entries_are_let_in(repository: Repository) -> None:
     """A submodule's commit lives elsewhere; the build context refuses it later (T35)."""
     take(repository, packs.whole((b"160000", b"sub", b"\7" * 20)))
@@ -312,7 +473,8 @@ def test_submodule_entries_are_let_in(repository: Repository) -> None:
 )
 def test_bad_commits_tags_and_trees(repository: Repository, kind: int, data: bytes) -> None:
     """What does not parse, or links to nothing or to the wrong kind, is refused (T21)."""
-    refused(repository, pack(entry(BLOB, A), entry(kind, data)), "malformed|missing|is a")
+    why = "malformed|missing|is a|has the mode"
+    refused(repository, pack(entry(BLOB, A), entry(kind, data)), why)
 
 
 def test_parent_of_the_wrong_kind_here_already(repository: Repository) -> None:
@@ -375,7 +537,11 @@ def test_colliding_object(repository: Repository, monkeypatch: pytest.MonkeyPatc
     """An object that has the id of another one is not taken for it."""
     take(repository, packs.whole((b"100644", b"a", A_ID), blobs=(A,)))
     # No two contents with one SHA-1 fit in here, so the one that is stored is misread.
-    monkeypatch.setattr(repository.store, "get_raw", lambda _id: (BLOB, b"not a\n"))
+    monkeypatch.setattr(Stored, "contents", lambda *_: Contents.of(b"not a\n"))
+    with pytest.raises(PackRefused, match="is not the object of that id"):
+        take(repository, pack(entry(BLOB, A)))
+    monkeypatch.setattr(Stored, "contents", lambda *_: Contents.of(A))
+    monkeypatch.setattr(Stored, "kind", lambda *_: TREE)
     with pytest.raises(PackRefused, match="is not the object of that id"):
         take(repository, pack(entry(BLOB, A)))
 

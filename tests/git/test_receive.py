@@ -6,11 +6,12 @@ import os
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from gitserver import SECONDS, GitServer, commit, just_move, run_git_server
+from gitserver import SECONDS, GitServer, commit, just_move, just_tell, run_git_server
 from support.stockgit import clean_env, git
 
 from mypaas_git.errors import BuildFailed
@@ -205,7 +206,7 @@ def test_lost_race(server: GitServer, work: Path) -> None:
 
 
 def test_stale_lock(server: GitServer, work: Path) -> None:
-    """A lock file that a crash left is named, and the branch stays (T28)."""
+    """A lock file that somebody may hold is respected, one that a crash left is not (T28)."""
     commit(work, {"a": "a"})
     server.git(work, "push", "mypaas", "main")
     commit(work, {"a": "b"})
@@ -213,8 +214,8 @@ def test_stale_lock(server: GitServer, work: Path) -> None:
     lock.touch()
     done = server.git(work, "push", "mypaas", "main", check=False)
     assert done.returncode == 1
-    assert "hello.git/refs/heads/main.lock removed" in done.stderr
-    lock.unlink()
+    assert "holds hello.git/refs/heads/main.lock; try again in a minute" in done.stderr
+    os.utime(lock, (1, 1))
     server.git(work, "push", "mypaas", "main")
 
 
@@ -316,6 +317,126 @@ def test_live_progress(server: GitServer, work: Path) -> None:
             if line.startswith("remote: -----> Building"):
                 seen.set()
     assert push.returncode == 0
+
+
+def test_keepalives(server: GitServer, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While nothing is said, the side band has an empty packet now and then, and only then."""
+    monkeypatch.setattr("mypaas_git.git.pusher.SILENCE", 0.2)
+    silent, ended = threading.Event(), threading.Event()
+
+    def slow(repository: Repository, update: RefUpdate, progress: Progress, move: Move) -> None:
+        for _ in range(8):
+            time.sleep(0.05)
+            progress.step("busy")
+        silent.set()
+        assert ended.wait(SECONDS)
+        move()
+
+    new = commit(work, {"a": "a"})
+    server.deploy = slow
+    head = _pkt(f"{'0' * 40} {new} {MAIN}\0 report-status side-band-64k".encode()) + b"0000"
+    with server.connect("git-receive-pack '/hello'") as client:
+        client.sendall(head + _pack(work, new))
+        received = b""
+        while not silent.is_set():
+            received += client.recv(65536)
+        assert b"0005\x01" not in received
+        while received.count(b"0005\x01") < 3:
+            received += client.recv(65536)
+        ended.set()
+        rest = _read_all(client)
+    assert rest.endswith(b"0000")
+    assert b"unpack ok" in rest
+    server.deploy = just_move
+    ended.clear()
+
+
+def test_git_passes_over_keepalives(
+    server: GitServer, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stock git does not mind them, not even while it sends its pack."""
+    monkeypatch.setattr("mypaas_git.git.pusher.SILENCE", 0.001)
+    commit(work, {"a": os.urandom(3_000_000).hex()})
+    done = server.git(work, "push", "mypaas", "main")
+    assert done.stderr.startswith("remote: =====> refs/heads/main is live")
+    server.fsck()
+
+
+def test_threads_end(server: GitServer, work: Path) -> None:
+    """A push leaves no thread behind, whatever becomes of it."""
+    commit(work, {"a": "a"})
+    server.git(work, "push", "mypaas", "main")
+    server.deploy = failing
+    commit(work, {"a": "b"})
+    server.git(work, "push", "mypaas", "main", check=False)
+    server.wait_idle()
+    assert [each.name for each in threading.enumerate() if each.name == "keepalive"] == []
+
+
+@pytest.mark.parametrize("capability", ["report-status", "report-status-v2"])
+def test_both_reports(server: GitServer, work: Path, capability: str) -> None:
+    """A client may ask for either version of the report."""
+    new = commit(work, {"a": "a"})
+    head = _pkt(f"{'0' * 40} {new} {MAIN}\0 {capability}".encode()) + b"0000"
+    report = _exchange(server, head + _pack(work, new))
+    assert report.endswith(_pkt(b"unpack ok\n") + _pkt(b"ok refs/heads/main\n") + b"0000")
+
+
+def test_plan(server: GitServer, work: Path) -> None:
+    """``-o plan`` tells, and changes nothing: no ref, no object, not even a repository."""
+    server.deploy = failing
+    first = commit(work, {"a": "a"}, "First")
+    git(work, "tag", "v1")
+    push = ["push", "-o", "plan", "mypaas", "main", "v1"]
+    done = server.git(work, *push, check=False)
+    assert done.returncode == 1
+    assert "remote: -----> First would be live" in done.stderr
+    assert f"remote: -----> refs/tags/v1 would be set to {first[:7]}" in done.stderr
+    assert "! [remote rejected] main -> main (plan-only: nothing was changed)" in done.stderr
+    assert list(server.path().parent.iterdir()) == []
+    server.deploy = just_move
+    server.git(work, "push", "mypaas", "main", "v1")
+    before = sorted(server.path().rglob("*"))
+    server.deploy = failing
+    commit(work, {"b": "b"}, "Second")
+    done = server.git(work, "push", "-o", "plan", "mypaas", "main", ":v1", check=False)
+    assert "remote: -----> Second would be live" in done.stderr
+    assert "remote: -----> refs/tags/v1 would be deleted" in done.stderr
+    assert sorted(server.path().rglob("*")) == before
+    assert server.refs() == {MAIN: first, "refs/tags/v1": first}
+
+
+def test_plan_of_what_is_refused(server: GitServer, work: Path) -> None:
+    """A plan is refused where the push would be, for the same reason."""
+
+    def refuse(_repository: Repository, _update: RefUpdate, _progress: Progress) -> None:
+        raise BuildFailed("there is a fault in it")
+
+    commit(work, {"a": "a"})
+    server.plan = refuse
+    done = server.git(work, "push", "-o", "plan", "mypaas", "main", check=False)
+    assert "main -> main (build-failed: there is a fault in it)" in done.stderr
+    done = server.git(work, "push", "-o", "plan", "mypaas", "main:other", check=False)
+    assert "only main and master deploy" in done.stderr
+    server.max_pack_size = 10
+    done = server.git(work, "push", "-o", "plan", "mypaas", "main", check=False)
+    assert "over the limit" in done.stderr
+    assert list(server.path().parent.iterdir()) == []
+
+
+def test_unknown_push_option(server: GitServer, work: Path) -> None:
+    """An option that we do not know is refused with those that we do, and nothing happens."""
+    commit(work, {"a": "a"})
+    push = ["push", "-o", "plan", "-o", "ci.skip\x1b[31m", "mypaas", "main"]
+    done = server.git(work, *push, check=False)
+    assert done.returncode == 1
+    assert (
+        "(git-refused: the push option 'ci.skip' is not known; known are: plan)" in done.stderr
+    )
+    assert not server.path().exists()
+    many = [part for _ in range(200) for part in ("-o", "plan")]
+    done = server.git(work, "push", *many, "mypaas", "main", check=False)
+    assert "too many push options" in done.stderr
 
 
 def test_pusher_disappears(server: GitServer, work: Path) -> None:
@@ -515,6 +636,7 @@ def test_nobody_to_report_to(server: GitServer, work: Path, capabilities: str) -
         branches=["main"],
         max_pack_size=1 << 30,
         deploy=just_move,
+        plan=just_tell,
         push_id="p1",
     )
     assert server.refs() == {MAIN: new}

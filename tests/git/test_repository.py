@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from gitserver import commit
 from support.stockgit import git
 
 from mypaas_git.errors import GitRefused, RefRefused, RepositoryMissing, TreeRefused
+from mypaas_git.git.reflocks import STALE, clear_stale
 from mypaas_git.git.repository import Repositories, Repository
 from mypaas_git.names import ServiceName
 
@@ -117,14 +120,81 @@ def test_move_ref_in_the_way(tmp_path: Path) -> None:
         assert not list(tmp_path.rglob("*.lock"))
 
 
-def test_locked(tmp_path: Path) -> None:
-    """A lock file is named with the way out, and stays (T28)."""
+@pytest.mark.parametrize("held", ["refs/heads/main.lock", "packed-refs.lock"])
+def test_locked(tmp_path: Path, held: str) -> None:
+    """A lock file that somebody may hold is named and stays, a crash's is removed (T28)."""
     with Repositories(tmp_path).open_or_create(HELLO) as repository:
-        lock = tmp_path / "hello.git/refs/heads/main.lock"
+        main = "refs/heads/main"
+        repository.move_ref(main, None, "1" * 40)
+        git(repository.path, "pack-refs", "--all", check=False)
+        (repository.path / "packed-refs").write_text(f"{'1' * 40} {main}\n")
+        lock = repository.path / held
         lock.touch()
-        with pytest.raises(RefRefused, match=r"hello\.git/refs/heads/main\.lock removed"):
-            repository.move_ref("refs/heads/main", None, "1" * 40)
+        for _ in range(2):
+            with pytest.raises(RefRefused, match=f"locked.*{lock.name}.*again in a minute"):
+                repository.move_ref(main, "1" * 40, None)
         assert lock.exists()
+        then = time.time() - STALE - 1
+        os.utime(lock, (then, then))
+        repository.move_ref(main, "1" * 40, None)
+        assert repository.refs() == {}
+        assert not list(repository.path.rglob("*.lock"))
+
+
+def test_a_lock_is_stale_for_one_only(tmp_path: Path) -> None:
+    """Of many who find a crash's lock at once none removes the lock of another (T28, T60)."""
+    lock = tmp_path / "x.lock"
+    lock.touch()
+    os.utime(lock, (1, 1))
+    made: list[bool] = []
+
+    def take() -> None:
+        while True:
+            try:
+                lock.touch(exist_ok=False)
+            except FileExistsError:
+                if not clear_stale(lock, tmp_path):
+                    return
+            else:
+                made.append(True)
+                return
+
+    threads = [threading.Thread(target=take) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert made == [True]
+
+
+def test_what_is_acknowledged_is_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A repository, a ref and a tag outlive a power cut: files and the names of them (T67)."""
+    synced: list[str] = []
+    fsync = os.fsync
+
+    def watch(descriptor: int) -> None:
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        synced.append(str(path.relative_to(tmp_path)))
+        fsync(descriptor)
+
+    def fresh() -> set[str]:
+        seen = set(synced)
+        synced.clear()
+        return seen
+
+    monkeypatch.setattr("os.fsync", watch)
+    with Repositories(tmp_path).open_or_create(HELLO) as repository:
+        assert "." in synced
+        assert {Path(path).name for path in fresh()} >= {"HEAD", "config", "refs", "heads"}
+        repository.move_ref("refs/heads/main", None, "1" * 40)
+        assert fresh() == {"hello.git/refs/heads/main.lock", "hello.git/refs/heads"}
+        repository.move_ref("refs/tags/a/b", None, "1" * 40)
+        tags = {f"hello.git/refs{path}" for path in ("", "/tags", "/tags/a", "/tags/a/b.lock")}
+        assert fresh() >= tags
+        repository.move_ref("refs/tags/a/b", "1" * 40, None)
+        assert fresh() >= {"hello.git/refs", "hello.git"}
 
 
 def test_one_of_many_wins(tmp_path: Path) -> None:
@@ -177,9 +247,13 @@ def test_tree_of(work: Path) -> None:
 
 
 def test_commit_subject(work: Path) -> None:
-    """The subject is one clean line."""
+    """The subject is one clean line, or nothing where there is no message."""
     with Repository.at(work / ".git") as repository:
         assert repository.commit_subject(rev(work, "main")) == "Subject é"
+    head = git(work, "cat-file", "commit", "main").stdout.partition("\n\n")[0] + "\n"
+    bare = git(work, "hash-object", "-t", "commit", "-w", "--stdin", stdin=head).stdout.strip()
+    with Repository.at(work / ".git") as repository:
+        assert repository.commit_subject(bare) == ""
 
 
 def test_damaged_object(work: Path) -> None:

@@ -48,6 +48,7 @@ class GitBackend(Obedient):
                 branches=["main"],
                 max_pack_size=1 << 30,
                 deploy=_just_move,
+                plan=lambda *_: None,
                 push_id="p123",
             )
         except MypaasError as error:

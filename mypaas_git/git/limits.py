@@ -1,0 +1,58 @@
+"""How much a pack may take of the server before it is refused.
+
+What a pack declares is believed only as far as these limits go, so that a few bytes
+cannot unfold to gigabytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mypaas_git.errors import PackRefused
+
+MIB = 1 << 20
+MAX_OBJECT = 512 * MIB
+"""Bytes of one object; git itself treats what is bigger specially."""
+MAX_PARSED = 64 * MIB
+"""Bytes of one commit, tree or tag."""
+DEFLATE_RATIO = 1032
+"""How many bytes zlib can make of one."""
+SMALL_PACK = 256 << 10
+"""Bytes of a pack that is taken in without a process of its own."""
+
+
+class PackBroken(PackRefused):
+    """What is left of the stream cannot be told from the pack any more."""
+
+
+class Outgrown(PackBroken):
+    """The pack is too large to be taken in here, which says nothing against it."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """``received`` is in bytes of the pack, ``unfolded`` in bytes of all objects together.
+
+    Of the latter as many more are let through as deflate can make of the pack, ``ratio``
+    times its length. ``held`` is in bytes of bases that wait in memory for their deltas,
+    ``base`` in bytes of one that is here already. What goes beyond is a ``fault``.
+    """
+
+    received: int
+    objects: int = 2_000_000
+    unfolded: int = 256 * MIB
+    ratio: int = DEFLATE_RATIO
+    held: int = 48 * MIB
+    base: int = MAX_OBJECT
+    fault: type[PackBroken] = PackBroken
+
+
+SMALL = Limits(
+    received=SMALL_PACK,
+    objects=2000,
+    unfolded=4 * MIB,
+    ratio=0,
+    held=4 * MIB,
+    base=4 * MIB,
+    fault=Outgrown,
+)
