@@ -1,0 +1,94 @@
+"""What a server and all that descends from it take: processor time and memory.
+
+From proc(5): /proc/PID/stat, /proc/PID/status, /proc/PID/smaps_rollup.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+EVERY = 0.03
+"""Seconds between two looks at the memory."""
+TICK = os.sysconf("SC_CLK_TCK")
+PROC = Path("/proc")
+
+
+@dataclass
+class Usage:
+    """``cpu`` is in seconds, ``peak`` in bytes."""
+
+    cpu: float = 0.0
+    peak: int = 0
+
+
+@contextmanager
+def usage(pid: int) -> Iterator[Usage]:
+    """What is used while the block runs; filled in when it is left."""
+    used = Usage()
+    with suppress(OSError):
+        (PROC / f"{pid}/clear_refs").write_text("5")  # the peak starts anew
+    before = _cpu(pid)
+    stop = threading.Event()
+    watcher = threading.Thread(target=_watch, args=[pid, used, stop])
+    watcher.start()
+    try:
+        yield used
+    finally:
+        stop.set()
+        watcher.join()
+        used.peak = max(used.peak, _high_water(pid))
+        used.cpu = _cpu(pid) - before
+
+
+def descendants(pid: int) -> set[int]:
+    """The processes below ``pid`` at the moment."""
+    found: set[int] = set()
+    waiting = [pid]
+    while waiting:
+        for children in PROC.glob(f"{waiting.pop()}/task/*/children"):
+            with suppress(OSError):
+                new = {int(each) for each in children.read_text().split()} - found
+                found |= new
+                waiting += new
+    return found
+
+
+def _watch(pid: int, used: Usage, stop: threading.Event) -> None:
+    """Note the peak of all together, and of any single one."""
+    while not stop.wait(EVERY):
+        below = descendants(pid)
+        together = sum(map(_resident, (pid, *below)))
+        used.peak = max(used.peak, together, *map(_high_water, below), 0)
+
+
+def _cpu(pid: int) -> float:
+    """Seconds that ``pid``, its descendants, and those that it has waited for have run."""
+    ticks = 0
+    for each in (pid, *descendants(pid)):
+        with suppress(OSError):
+            fields = (PROC / f"{each}/stat").read_text().rpartition(")")[2].split()
+            ticks += sum(map(int, fields[11:15]))
+    return ticks / TICK
+
+
+def _resident(pid: int) -> int:
+    """Bytes in memory, of shared pages the process's share."""
+    return _kib(pid, "smaps_rollup", "Pss")
+
+
+def _high_water(pid: int) -> int:
+    return _kib(pid, "status", "VmHWM")
+
+
+def _kib(pid: int, file: str, field: str) -> int:
+    with suppress(OSError):
+        text = (PROC / f"{pid}/{file}").read_text()
+        match = re.search(rf"^{field}:\s+(\d+) kB", text, re.MULTILINE)
+        return int(match[1]) << 10 if match else 0
+    return 0
