@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -26,11 +27,12 @@ from dulwich.pack import PackFileDisappeared, extend_pack, write_pack_index_v2
 from mypaas_git.errors import GitRefused, PackRefused
 from mypaas_git.failpoints import reach
 from mypaas_git.files import sync_directory
-from mypaas_git.git.check import BLOB, NAMES, Link, check_object
+from mypaas_git.git.check import BLOB, NAMES, TREE, Link, check_object
 from mypaas_git.git.deltas import Deltas, inflate
 from mypaas_git.git.kinds import Kinds
 from mypaas_git.git.packstream import MAX_PARSED, MIB, Entry, PackStream
 from mypaas_git.git.repository import Repository
+from mypaas_git.git.trees import Trees
 
 PREFIX = "incoming-"
 DEAD_AFTER = 3600.0
@@ -155,6 +157,7 @@ class _Incoming:
         # Raw ids to kind, offset and crc of the objects; hex ids to kind of what they link to.
         self._objects: dict[bytes, tuple[int, int, int]] = {}
         self._links: dict[ObjectID, int] = {}
+        self._trees = Trees(partial(check_object, TREE))
         self._deltas = Deltas(self._found)
         self._borrowed: set[RawObjectID] = set()
 
@@ -219,7 +222,9 @@ class _Incoming:
                 raise PackRefused(
                     f"the {NAMES[kind]} {id_.hex()} is over {MAX_PARSED // MIB} MiB long"
                 )
-            self._link(check_object(kind, sha_to_hex(RawObjectID(id_)), data))
+            name = sha_to_hex(RawObjectID(id_))
+            check = self._trees.check if kind == TREE else partial(check_object, kind)
+            self._link(check(name, data))
 
     def _link(self, links: list[Link]) -> None:
         for id_, kind in links:
