@@ -7,15 +7,18 @@ its cache, but a web server that makes its ETags of them does.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from tarfile import BLOCKSIZE, DIRTYPE, PAX_FORMAT, REGTYPE, SYMTYPE, TarInfo
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from tarfile import BLOCKSIZE, DIRTYPE, SYMTYPE
 from typing import TYPE_CHECKING, NamedTuple
 
-from dulwich.objects import S_ISGITLINK, Blob, Tree, TreeEntry
+from dulwich.objects import S_ISGITLINK, ObjectID, Tree, TreeEntry
 
 from mypaas_git.errors import TreeRefused
+from mypaas_git.git.blobs import Blobs
 from mypaas_git.git.check import name_fault
 from mypaas_git.git.ignore import DockerIgnore
+from mypaas_git.git.tarheaders import Headers
 from mypaas_git.progress import clean
 
 if TYPE_CHECKING:
@@ -44,9 +47,14 @@ def context(repository: Repository, commit: str) -> Iterator[bytes]:
     """
     ignore = repository.read_file(commit, ".dockerignore", MAX_IGNORE_FILE) or b""
     when = max(0, min(repository.commit(commit).commit_time, (1 << 33) - 1))
-    return _Context(repository, DockerIgnore(_text(ignore)), when).stream(
-        repository.tree_of(commit)
-    )
+    return _stream(repository, DockerIgnore(_text(ignore)), when, repository.tree_of(commit))
+
+
+def _stream(
+    repository: Repository, ignore: DockerIgnore, when: int, tree: str
+) -> Iterator[bytes]:
+    with Blobs(repository) as blobs:
+        yield from _Context(repository, blobs, ignore, Headers(when)).stream(tree)
 
 
 class _Directory(NamedTuple):
@@ -59,10 +67,13 @@ class _Directory(NamedTuple):
 class _Context:
     """One tar stream in the making."""
 
-    def __init__(self, repository: Repository, ignore: DockerIgnore, when: int) -> None:
+    def __init__(
+        self, repository: Repository, blobs: Blobs, ignore: DockerIgnore, headers: Headers
+    ) -> None:
         self._repository = repository
+        self._blobs = blobs
         self._ignore = ignore
-        self._when = when
+        self._headers = headers
         # Directories whose own header was written.
         self._made = {""}
         self._seen = 0
@@ -113,44 +124,34 @@ class _Context:
         found: Tree = self._repository.tree(tree)
         return _Directory(path, list(found.iteritems())[::-1])
 
-    def _make(self, path: str) -> Iterator[bytes]:
-        """Yield the headers of a directory and of those above it that have none yet."""
-        missing = []
+    def _make(self, path: str) -> Iterable[bytes]:
+        """The headers of a directory and of those above it that have none yet."""
+        missing: list[str] = []
         while path not in self._made:
             missing.append(path)
             self._made.add(path)
             path = path.rpartition("/")[0]
-        for each in reversed(missing):
-            yield self._header(each, DIRTYPE, 0o755)
+        return [self._headers.any(each + "/", DIRTYPE, 0o755) for each in reversed(missing)]
 
-    def _file(self, path: str, entry: TreeEntry) -> Iterator[bytes]:
+    def _file(self, path: str, entry: TreeEntry) -> Iterable[bytes]:
         mode = entry.mode or 0
         if S_ISGITLINK(mode):
             raise TreeRefused(
                 f"{_shown(path)} is a submodule, whose files are not pushed: commit them "
                 f"in its place, or name it in .dockerignore"
             )
-        blob = self._repository.object(_text(entry.sha or b""))
-        if not isinstance(blob, Blob):
+        found = self._blobs.read(entry.sha or ObjectID(b""))
+        if found is None:
             raise TreeRefused(f"{_shown(path)} is no file, although its tree says so")
+        size, pieces = found
         if mode == SYMLINK:
-            yield self._header(path, SYMTYPE, 0o777, link=_target(path, blob.data))
-            return
-        data = blob.data
-        self._sent += len(data)
+            target = _target(path, size, pieces)
+            return (self._headers.any(path, SYMTYPE, 0o777, link=target),)
+        self._sent += size
         if self._sent > MAX_SENT:
             raise TreeRefused(f"the tree's files take more than {MAX_SENT >> 30} GiB")
-        yield self._header(path, REGTYPE, 0o755 if mode & 0o100 else 0o644, size=len(data))
-        yield data
-        yield bytes(-len(data) % BLOCKSIZE)
-
-    def _header(
-        self, path: str, kind: bytes, mode: int, *, size: int = 0, link: str = ""
-    ) -> bytes:
-        info = TarInfo(path + "/" if kind == DIRTYPE else path)
-        info.type, info.mode, info.size, info.linkname = kind, mode, size, link
-        info.mtime = self._when
-        return info.tobuf(PAX_FORMAT, "utf-8", "surrogateescape")
+        header = self._headers.file(path, 0o755 if mode & 0o100 else 0o644, size)
+        return chain((header,), pieces, (bytes(-size % BLOCKSIZE),))
 
 
 def _name(directory: str, entry: TreeEntry) -> bytes:
@@ -162,8 +163,9 @@ def _name(directory: str, entry: TreeEntry) -> bytes:
     return name
 
 
-def _target(path: str, data: bytes) -> str:
-    if not data or len(data) > MAX_LINK or b"\0" in data:
+def _target(path: str, size: int, pieces: Iterable[bytes]) -> str:
+    data = b"".join(pieces) if size <= MAX_LINK else b""
+    if not data or b"\0" in data:
         raise TreeRefused(f"{_shown(path)} is a symlink with an impossible target")
     return _text(data)
 
