@@ -83,8 +83,10 @@ class Blobs:
         if size > SMALL:
             return size, _pieces(id_, raw, file, offset + at, size)
         stream = zlib.decompressobj()
+        # Little more than the object itself is given: zlib copies what it leaves over.
+        given = head[at : at + size + 64]
         try:
-            data = stream.decompress(head[at:], size + 1)
+            data = stream.decompress(given, size + 1)
         except zlib.error:
             raise _damaged(id_) from None
         if not stream.eof:

@@ -126,6 +126,8 @@ class _Context:
 
     def _make(self, path: str) -> Iterable[bytes]:
         """The headers of a directory and of those above it that have none yet."""
+        if path in self._made:
+            return ()
         missing: list[str] = []
         while path not in self._made:
             missing.append(path)

@@ -1,0 +1,103 @@
+"""Contents of files: small and large ones, in packs and beside them, and damaged ones."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+from dulwich.objects import ObjectID
+from gitserver import commit
+from support.stockgit import git
+
+from mypaas_git.errors import GitRefused
+from mypaas_git.git.blobs import CHUNK, SMALL, Blobs
+from mypaas_git.git.repository import Repository
+
+
+def noise(size: int) -> str:
+    """Text that deflate cannot make much smaller, always the same for a size."""
+    seeded = random.Random(size)  # noqa: S311 - it is meant to be predictable
+    return seeded.randbytes(size // 2).hex()
+
+
+FILES = {
+    "empty": "",
+    "small": "a\n",
+    "at the edge": "x" * SMALL,
+    "over the edge": "x" * (SMALL + 1),
+    "barely small": noise(SMALL),
+    "large": noise(4 * CHUNK),
+    "large changed": noise(4 * CHUNK) + "more",
+    "flat": "y" * (3 * CHUNK),
+}
+
+
+def blob(work: Path, name: str) -> ObjectID:
+    return ObjectID(git(work, "rev-parse", f"HEAD:{name}").stdout.strip().encode())
+
+
+def read(work: Path, id_: ObjectID) -> bytes | None:
+    with Repository.at(work / ".git") as repository, Blobs(repository) as blobs:
+        found = blobs.read(id_)
+        if found is None:
+            return None
+        data = b"".join(found[1])
+        assert len(data) == found[0]
+        return data
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_every_size(tmp_path: Path, packed: bool) -> None:
+    """Whole, as a delta, or in a file of its own, the contents are the same."""
+    work = tmp_path / "work"
+    commit(work, FILES)
+    if packed:
+        git(work, "repack", "-adfq")
+        git(work, "prune-packed")
+    for name, text in FILES.items():
+        assert read(work, blob(work, name)) == text.encode(), name
+
+
+def test_large_ones_come_in_pieces(tmp_path: Path) -> None:
+    """No more than CHUNK bytes are in memory at once."""
+    work = tmp_path / "work"
+    commit(work, {"large": noise(4 * CHUNK), "flat": "y" * (3 * CHUNK)})
+    git(work, "-c", "pack.window=0", "repack", "-adfq")
+    with Repository.at(work / ".git") as repository, Blobs(repository) as blobs:
+        for name in ("large", "flat"):
+            found = blobs.read(blob(work, name))
+            assert found
+            assert max(map(len, found[1])) <= CHUNK
+
+
+def test_other_objects(tmp_path: Path) -> None:
+    """A tree is no blob, and what is not there is missing."""
+    work = tmp_path / "work"
+    commit(work, {"a/b": "c"})
+    git(work, "repack", "-adq")
+    assert read(work, blob(work, "a")) is None
+    with pytest.raises(GitRefused, match="missing"):
+        read(work, ObjectID(b"1" * 40))
+
+
+@pytest.mark.parametrize("name", ["small", "large", "flat"])
+@pytest.mark.parametrize("keep_size", [True, False])
+def test_damage_is_found(tmp_path: Path, name: str, keep_size: bool) -> None:
+    """Contents are what their id says, or an error: never something else."""
+    work = tmp_path / "work"
+    commit(work, {name: FILES[name]})
+    git(work, "-c", "core.compression=0", "-c", "pack.window=0", "repack", "-adfFq")
+    id_ = blob(work, name)
+    path = next((work / ".git/objects/pack").glob("*.pack"))
+    path.chmod(0o600)
+    data = bytearray(path.read_bytes())
+    at = data.find(FILES[name].encode()[:200])
+    assert at > 0
+    if keep_size:
+        data[at] ^= 1
+    else:
+        del data[at + 1 :]
+    path.write_bytes(data)
+    with pytest.raises(GitRefused, match="damaged"):
+        read(work, id_)
