@@ -33,9 +33,9 @@ def usage(pid: int) -> Iterator[Usage]:
     used = Usage()
     with suppress(OSError):
         (PROC / f"{pid}/clear_refs").write_text("5")  # the peak starts anew
-    before = _cpu(pid)
+    clock = _Clock(pid)
     stop = threading.Event()
-    watcher = threading.Thread(target=_watch, args=[pid, used, stop])
+    watcher = threading.Thread(target=_watch, args=[pid, used, clock, stop])
     watcher.start()
     try:
         yield used
@@ -43,7 +43,36 @@ def usage(pid: int) -> Iterator[Usage]:
         stop.set()
         watcher.join()
         used.peak = max(used.peak, _high_water(pid))
-        used.cpu = _cpu(pid) - before
+        used.cpu = clock.read()
+
+
+class _Clock:
+    """Processor time of ``pid`` and all below it from now on, by two ways of counting.
+
+    Children that somebody waits for are exact in their parent's account. Those that the
+    kernel clears away unasked are in nobody's: of them what was seen last counts, which
+    is too little for all others. So the larger of the two is right.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._seen: dict[int, int] = {}
+        self.look()
+        self._own, self._all = sum(self._seen.values()), self._ticks()
+
+    def look(self) -> None:
+        for each in (self._pid, *descendants(self._pid)):
+            own, _ = _account(each)
+            self._seen[each] = max(own, self._seen.get(each, 0))
+
+    def read(self) -> float:
+        """Seconds."""
+        self.look()
+        own, everything = sum(self._seen.values()) - self._own, self._ticks() - self._all
+        return max(own, everything) / TICK
+
+    def _ticks(self) -> int:
+        return sum(sum(_account(each)) for each in (self._pid, *descendants(self._pid)))
 
 
 def descendants(pid: int) -> set[int]:
@@ -59,22 +88,22 @@ def descendants(pid: int) -> set[int]:
     return found
 
 
-def _watch(pid: int, used: Usage, stop: threading.Event) -> None:
+def _watch(pid: int, used: Usage, clock: _Clock, stop: threading.Event) -> None:
     """Note the peak of all together, and of any single one."""
     while not stop.wait(EVERY):
+        clock.look()
         below = descendants(pid)
         together = sum(map(_resident, (pid, *below)))
         used.peak = max(used.peak, together, *map(_high_water, below), 0)
 
 
-def _cpu(pid: int) -> float:
-    """Seconds that ``pid``, its descendants, and those that it has waited for have run."""
-    ticks = 0
-    for each in (pid, *descendants(pid)):
-        with suppress(OSError):
-            fields = (PROC / f"{each}/stat").read_text().rpartition(")")[2].split()
-            ticks += sum(map(int, fields[11:15]))
-    return ticks / TICK
+def _account(pid: int) -> tuple[int, int]:
+    """Ticks of a process's own, and of those that it has waited for."""
+    with suppress(OSError):
+        fields = (PROC / f"{pid}/stat").read_text().rpartition(")")[2].split()
+        user, system, waited_user, waited_system = map(int, fields[11:15])
+        return user + system, waited_user + waited_system
+    return 0, 0
 
 
 def _resident(pid: int) -> int:
