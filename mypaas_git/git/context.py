@@ -7,17 +7,20 @@ its cache, but a web server that makes its ETags of them does.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
-from tarfile import BLOCKSIZE, DIRTYPE, PAX_FORMAT, REGTYPE, SYMTYPE, TarInfo
+from itertools import chain
+from tarfile import BLOCKSIZE, DIRTYPE, SYMTYPE
 from typing import TYPE_CHECKING, NamedTuple
 
 from dulwich.objects import S_ISGITLINK, ZERO_SHA, Blob, Tree, TreeEntry, hex_to_sha
 
 from mypaas_git.errors import TreeRefused
+from mypaas_git.git.blobs import Blobs, Contents
 from mypaas_git.git.contents import MAX_MEMORY
 from mypaas_git.git.ignore import DockerIgnore
 from mypaas_git.git.stored import Stored
+from mypaas_git.git.tarheaders import Headers
 from mypaas_git.git.treenames import name_fault
 from mypaas_git.progress import clean
 
@@ -60,8 +63,9 @@ def context(repository: Repository, commit: str) -> Iterator[bytes]:
 def _stream(
     repository: Repository, ignore: DockerIgnore, when: int, tree: str
 ) -> Iterator[bytes]:
-    with Stored(repository.store) as stored:
-        yield from _Context(repository, stored, ignore, when).stream(tree)
+    with Stored(repository.store) as stored, Blobs(repository) as blobs:
+        made = _Context(repository, stored, blobs, ignore, Headers(when))
+        yield from made.stream(tree)
 
 
 class _Directory(NamedTuple):
@@ -75,12 +79,18 @@ class _Context:
     """One tar stream in the making."""
 
     def __init__(
-        self, repository: Repository, stored: Stored, ignore: DockerIgnore, when: int
+        self,
+        repository: Repository,
+        stored: Stored,
+        blobs: Blobs,
+        ignore: DockerIgnore,
+        headers: Headers,
     ) -> None:
         self._repository = repository
         self._stored = stored
+        self._blobs = blobs
         self._ignore = ignore
-        self._when = when
+        self._headers = headers
         # Directories whose own header was written.
         self._made = {""}
         self._seen = 0
@@ -131,44 +141,39 @@ class _Context:
         found: Tree = self._repository.tree(tree)
         return _Directory(path, list(found.iteritems())[::-1])
 
-    def _make(self, path: str) -> Iterator[bytes]:
-        """Yield the headers of a directory and of those above it that have none yet."""
-        missing = []
+    def _make(self, path: str) -> Iterable[bytes]:
+        """The headers of a directory and of those above it that have none yet."""
+        if path in self._made:
+            return ()
+        missing: list[str] = []
         while path not in self._made:
             missing.append(path)
             self._made.add(path)
             path = path.rpartition("/")[0]
-        for each in reversed(missing):
-            yield self._header(each, DIRTYPE, 0o755)
+        return [self._headers.any(each + "/", DIRTYPE, 0o755) for each in reversed(missing)]
 
-    def _file(self, path: str, entry: TreeEntry) -> Iterator[bytes]:
+    def _file(self, path: str, entry: TreeEntry) -> Iterable[bytes]:
         mode = entry.mode or 0
         if S_ISGITLINK(mode):
             raise TreeRefused(
                 f"{_shown(path)} is a submodule, whose files are not pushed: commit them "
                 f"in its place, or name it in .dockerignore"
             )
-        size, pieces = self._blob(path, entry)
+        size, pieces = self._blobs.read(entry.sha or ZERO_SHA) or self._blob(path, entry)
         if mode == SYMLINK:
             target = b"".join(pieces) if size <= MAX_LINK else b""
-            yield self._header(path, SYMTYPE, 0o777, link=_target(path, target))
-            return
+            return (self._headers.any(path, SYMTYPE, 0o777, link=_target(path, target)),)
         if size < MAX_POINTER:
-            pieces = iter([_no_pointer(path, b"".join(pieces))])
+            pieces = (_no_pointer(path, b"".join(pieces)),)
         self._sent += size
         if self._sent > MAX_SENT:
             raise TreeRefused(f"the tree's files take more than {MAX_SENT >> 30} GiB")
-        yield self._header(path, REGTYPE, 0o755 if mode & 0o100 else 0o644, size=size)
-        yield from pieces
-        yield bytes(-size % BLOCKSIZE)
+        header = self._headers.file(path, 0o755 if mode & 0o100 else 0o644, size)
+        return chain((header,), pieces, (bytes(-size % BLOCKSIZE),))
 
-    def _blob(self, path: str, entry: TreeEntry) -> tuple[int, Iterator[bytes]]:
-        """How long a file is, and its contents; a large one never lies in memory."""
+    def _blob(self, path: str, entry: TreeEntry) -> Contents:
+        """A file that does not lie whole in a pack; a large one never lies in memory."""
         id_ = hex_to_sha(entry.sha or ZERO_SHA)
-        place = self._stored.open(id_)
-        if place and place[1].kind == Blob.type_num:
-            file, head = place
-            return head.size, file.chunks(head)
         try:
             size = self._stored.size(id_)
         except KeyError:
@@ -183,14 +188,6 @@ class _Context:
     def _read_out(self, id_: bytes) -> Iterator[bytes]:
         with closing(self._stored.contents(id_)) as contents:
             yield from contents.chunks()
-
-    def _header(
-        self, path: str, kind: bytes, mode: int, *, size: int = 0, link: str = ""
-    ) -> bytes:
-        info = TarInfo(path + "/" if kind == DIRTYPE else path)
-        info.type, info.mode, info.size, info.linkname = kind, mode, size, link
-        info.mtime = self._when
-        return info.tobuf(PAX_FORMAT, "utf-8", "surrogateescape")
 
 
 def _name(directory: str, entry: TreeEntry) -> bytes:

@@ -42,6 +42,8 @@ class DockerIgnore:
 
     def excludes(self, path: str) -> bool:
         """Whether ``path``, a file or a directory, stays out of the build context."""
+        if not self._rules:
+            return False
         above = path.rpartition("/")[0]
         matched = self._matched(path, self._matched_above(above))
         # The last rule that matches is the highest bit.

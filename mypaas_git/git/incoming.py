@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from mypaas_git.errors import PackRefused
-from mypaas_git.git.check import BLOB, NAMES, check_object
+from mypaas_git.git.check import BLOB, NAMES, TREE, check_object
 from mypaas_git.git.contents import Contents
 from mypaas_git.git.deltas import Deltas
 from mypaas_git.git.dotfiles import MAX_FILE, check_dotfile, too_long
@@ -24,6 +24,7 @@ from mypaas_git.git.packindex import write_index
 from mypaas_git.git.packstream import Entry
 from mypaas_git.git.stored import Stored
 from mypaas_git.git.thin import append
+from mypaas_git.git.trees import Trees
 
 
 class Incoming:
@@ -40,7 +41,7 @@ class Incoming:
         self._objects: dict[bytes, int] = {}
         self._links: dict[bytes, int] = {}
         self._dotfiles: set[tuple[bytes, bytes]] = set()
-        self._seen: set[bytes] = set()
+        self._trees = Trees(partial(check_object, TREE, seen=set()))
         self._deltas = Deltas(self._add, limits.held, scratch)
         # What was lent from outside; and of what came in nevertheless, whose loan that took.
         self._borrowed: set[bytes] = set()
@@ -132,7 +133,8 @@ class Incoming:
             raise PackRefused(
                 f"the {NAMES[kind]} {id_.hex()} is over {MAX_PARSED // MIB} MiB long"
             )
-        checked = check_object(kind, id_, contents.whole(), self._seen)
+        check = self._trees.check if kind == TREE else partial(check_object, kind)
+        checked = check(id_, contents.whole())
         self._dotfiles.update(checked.dotfiles)
         for target, wanted in checked.links:
             place = self._objects.get(target)

@@ -1,0 +1,156 @@
+"""Contents of files straight out of the packs, many small ones fast, large ones in pieces.
+
+Format: ``gitformat-pack(5)``, "pack-*.pack files have the following format".
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, suppress
+from hashlib import sha1
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from dulwich.objects import Blob, RawObjectID, hex_to_sha
+
+from mypaas_git.errors import GitRefused
+from mypaas_git.git.places import Places
+
+if TYPE_CHECKING:
+    from dulwich.objects import ObjectID
+
+    from mypaas_git.git.repository import Repository
+
+BLOB = Blob.type_num
+SMALL = 4096
+"""Bytes that are looked at first, in which most objects end."""
+AHEAD = 1 << 16
+"""Bytes that are read at once where objects lie in the order in which they are asked for."""
+CHUNK = 1 << 18
+"""Bytes of a large file that are in memory at once."""
+
+Contents = tuple[int, Iterable[bytes]]
+"""How many bytes there are, and the bytes."""
+
+
+class Blobs:
+    """Reads what lies whole in a repository's packs; a context manager, for one thread."""
+
+    def __init__(self, repository: Repository) -> None:
+        self._packs = list(_packs(Path(os.fspath(repository.store.path)) / "pack"))
+        self._files: dict[Path, int] = {}
+        self._stack = ExitStack()
+        # What was read last: of which file, from where on, and the bytes.
+        self._window = (-1, 0, b"")
+
+    def __enter__(self) -> Blobs:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    def read(self, id_: ObjectID) -> Contents | None:
+        """The contents of a blob; None for what is something else, or lies elsewhere.
+
+        Raises :class:`GitRefused` when it is damaged, which of a large one may be found out
+        only at its end.
+        """
+        raw = hex_to_sha(id_)
+        place = self._find(raw)
+        if place is None:
+            return None
+        file, offset = place
+        head = self._look(file, offset)
+        if not head or head[0] >> 4 & 7 != BLOB:
+            return None
+        size, at = _size(head)
+        if size > SMALL:
+            return size, _pieces(id_, raw, file, offset + at, size)
+        stream = zlib.decompressobj()
+        # Little more than the object itself is given: zlib copies what it leaves over.
+        given = head[at : at + size + 64]
+        try:
+            data = stream.decompress(given, size + 1)
+        except zlib.error:
+            raise _damaged(id_) from None
+        if not stream.eof:
+            return size, _pieces(id_, raw, file, offset + at, size)
+        if sha1(b"blob %d\0%b" % (len(data), data), usedforsecurity=False).digest() != raw:
+            raise _damaged(id_)
+        return size, (data,)
+
+    def _look(self, file: int, offset: int) -> bytes:
+        """At most SMALL bytes of ``file`` from ``offset`` on, fewer only at its end."""
+        last, start, window = self._window
+        at = offset - start
+        if file != last or not 0 <= at <= len(window) - SMALL:
+            near = file == last and 0 <= at <= len(window) + AHEAD
+            window = os.pread(file, AHEAD if near else SMALL, offset)
+            self._window, at = (file, offset, window), 0
+        return window[at : at + SMALL]
+
+    def _find(self, raw: RawObjectID) -> tuple[int, int] | None:
+        for path, places in self._packs:
+            offset = places.find(raw)
+            if offset is not None:
+                return self._file(path), offset
+        return None
+
+    def _file(self, path: Path) -> int:
+        if path not in self._files:
+            self._files[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            self._stack.callback(os.close, self._files[path])
+        return self._files[path]
+
+
+def _packs(directory: Path) -> Iterator[tuple[Path, Places]]:
+    """The packs that are there now; what comes later, or is odd, dulwich finds."""
+    for path in sorted(directory.glob("*.idx")):
+        with suppress(ValueError, FileNotFoundError):
+            yield path.with_suffix(".pack"), Places(path)
+
+
+def _pieces(id_: ObjectID, raw: RawObjectID, file: int, at: int, size: int) -> Iterator[bytes]:
+    """Yield a blob whose deflated contents begin at ``at``, hashing it on the way."""
+    digest = sha1(b"blob %d\0" % size, usedforsecurity=False)
+    stream, given, left = zlib.decompressobj(), b"", size
+    try:
+        while not stream.eof:
+            if not given:
+                given = os.pread(file, CHUNK, at)
+                at += len(given)
+                if not given:
+                    raise _damaged(id_)
+            piece = stream.decompress(given, min(CHUNK, left + 1))
+            given = stream.unconsumed_tail
+            left -= len(piece)
+            if left < 0:
+                break
+            digest.update(piece)
+            yield piece
+    except zlib.error:
+        raise _damaged(id_) from None
+    if left or digest.digest() != raw:
+        raise _damaged(id_)
+
+
+def _size(head: bytes) -> tuple[int, int]:
+    """The size that an object declares, and where its contents begin."""
+    size, shift, at = head[0] & 15, 4, 1
+    while head[at - 1] & 0x80 and at < len(head):
+        size |= (head[at] & 0x7F) << shift
+        shift += 7
+        at += 1
+    return size, at
+
+
+def _damaged(id_: ObjectID) -> GitRefused:
+    return GitRefused(f"the object {id_.decode('ascii', 'replace')} is damaged on the server")
