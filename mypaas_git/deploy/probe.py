@@ -17,6 +17,8 @@ PAUSE = 0.025
 TIMEOUT = 5.0
 SETTLE = 1.0
 """Seconds that the first good answer after a switch may take."""
+STUCK = 0.3
+"""Seconds, beside twice what the slowest took, after which no answer is a bad one."""
 GATEWAY_ERRORS = frozenset({404, 502, 503, 504})
 """What the proxy itself answers where it finds no service, or none that answers."""
 
@@ -39,32 +41,47 @@ class Prober:
     def __init__(self, url: Url, entry: Entry) -> None:
         self._url = url
         self._what = Healthcheck(url.path, timeout=TIMEOUT)
-        self._secure = url.scheme == "https"
         self._entry = entry
+        self._address: tuple[str, int] | None = None
         self._probes: list[Probe] = []
+        # When the probe began that is still waiting for its answer.
+        self._waiting: float | None = None
+        self._lock = threading.Lock()
         self._stopping = threading.Event()
-        self._answered = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="probe", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
     def finish(self) -> Downtime:
-        """Wait for a good answer to a request from now on, end, and say what was seen."""
-        now = time.monotonic()
-        with self._answered:
-            self._answered.wait_for(lambda: self._good_since(now), SETTLE)
-        return self.stop()
+        """Ask until there is a good answer, end, and say what was seen.
+
+        The thread may still wait for whoever has gone away meanwhile.
+        """
+        deadline = time.monotonic() + SETTLE
+        while True:
+            probe = self._ask()
+            with self._lock:
+                self._probes.append(probe)
+                good = not self._failed(probe)
+            if good or time.monotonic() > deadline:
+                return self.stop()
+            time.sleep(PAUSE)
 
     def stop(self) -> Downtime:
         """End at once and say what was seen."""
         self._stopping.set()
-        with self._answered:
+        with self._lock:
+            if self._is_stuck():
+                self._probes.append(Probe(self._waiting or 0, time.monotonic(), None))
             return self._seen()
 
-    def _good_since(self, moment: float) -> bool:
-        last = self._probes[-1] if self._probes else None
-        return last is not None and last.began >= moment and not self._failed(last)
+    def _is_stuck(self) -> bool:
+        """Whether a probe has waited for much longer than any before: it leads nowhere."""
+        if self._waiting is None:
+            return False
+        slowest = max((each.ended - each.began for each in self._probes), default=0.0)
+        return time.monotonic() - self._waiting > STUCK + 2 * slowest
 
     def _failed(self, probe: Probe) -> bool:
         """What the app said before anything was changed is no fault of the deploy."""
@@ -72,25 +89,30 @@ class Prober:
         return probe.status is None or probe.status in GATEWAY_ERRORS - {before}
 
     def _seen(self) -> Downtime:
-        failed = [self._failed(each) for each in self._probes]
-        return Downtime(seconds_down(self._probes, failed), len(failed), sum(failed))
+        probes = sorted(self._probes, key=lambda probe: probe.began)
+        failed = [self._failed(each) for each in probes]
+        return Downtime(seconds_down(probes, failed), len(failed), sum(failed))
 
     def _run(self) -> None:
-        address: tuple[str, int] | None = None
         while not self._stopping.is_set():
-            began = time.monotonic()
-            status = None
-            try:
-                address = address or self._entry(self._url.scheme)
-                status = ask(address, self._what, self._url.host, secure=self._secure)
-            except (OSError, ValueError, MypaasError):
-                pass
-            ended = time.monotonic()
-            with self._answered:
+            self._waiting = time.monotonic()
+            probe = self._ask()
+            with self._lock:
+                self._waiting = None
                 if not self._stopping.is_set():
-                    self._probes.append(Probe(began, ended, status))
-                    self._answered.notify_all()
-            self._stopping.wait(max(PAUSE, ended - began))
+                    self._probes.append(probe)
+            self._stopping.wait(max(PAUSE, probe.ended - probe.began))
+
+    def _ask(self) -> Probe:
+        began = time.monotonic()
+        status = None
+        try:
+            self._address = self._address or self._entry(self._url.scheme)
+            secure = self._url.scheme == "https"
+            status = ask(self._address, self._what, self._url.host, secure=secure)
+        except (OSError, ValueError, MypaasError):
+            pass
+        return Probe(began, time.monotonic(), status)
 
 
 def seconds_down(probes: Sequence[Probe], failed: Sequence[bool]) -> float:

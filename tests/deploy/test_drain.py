@@ -226,5 +226,5 @@ def test_the_end_of_a_push_says_what_visitors_saw(
         r"live in [0-9.]+ s, ([0-9.]+) s down \(([0-9]+) of ([0-9]+) probes failed\)", said
     )
     assert found, said
-    assert int(found[3]) > 5
+    assert int(found[3]) > 1
     assert (float(found[1]) > 0, int(found[2]) > 0) == (scale == "0", scale == "0")
