@@ -133,15 +133,6 @@ class Stored:
                 result = apply(result, delta, self._scratch)
         return result
 
-    def open(self, id_: bytes) -> tuple[PackFile, Head] | None:
-        """Where the object lies whole and can be read piece by piece, None if nowhere."""
-        found = self._find(id_)
-        if found is None:
-            return None
-        file = found[0].file
-        head = file.head(found[1])
-        return (file, head) if head.base is None else None
-
     def _unfolded(self, file: PackFile, head: Head) -> Contents:
         return Contents.gather(file.chunks(head), head.size, self._scratch)
 
