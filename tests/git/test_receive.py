@@ -321,7 +321,7 @@ def test_live_progress(server: GitServer, work: Path) -> None:
 
 def test_keepalives(server: GitServer, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While nothing is said, the side band has an empty packet now and then, and only then."""
-    monkeypatch.setattr("mypaas_git.git.pusher.SILENCE", 0.2)
+    monkeypatch.setattr("mypaas_git.git.pusher.SILENCE", 0.8)
     silent, ended = threading.Event(), threading.Event()
 
     def slow(repository: Repository, update: RefUpdate, progress: Progress, move: Move) -> None:
