@@ -20,7 +20,6 @@ from mypaas_git.deploy.keeper import Keeper
 from mypaas_git.errors import (
     MypaasError,
     RouterDown,
-    RouteRefused,
     ServerRunning,
     ServiceBusy,
 )
@@ -244,18 +243,9 @@ class Front:
                 log.info("deployed", commit=update.new)
             except MypaasError as error:
                 log.info("not-deployed", commit=update.new, code=error.code, why=str(error))
-                if isinstance(error, RouterDown) and not isinstance(error, RouteRefused):
-                    self._revive_proxy()
                 raise
 
         return deploy
-
-    def _revive_proxy(self) -> None:
-        """Bring a Traefik back that was stopped or removed, so that the next push finds it."""
-        try:
-            revive_proxy(self._app)
-        except MypaasError as error:
-            log.warning("traefik-not-revived", why=str(error))
 
 
 def revive_proxy(app: App) -> None:

@@ -17,13 +17,13 @@ def interrupts() -> Iterator[Callable[[], bool]]:
     Between the switch of traffic and the move of the branch nothing may come between. In
     the server's threads it is the client that leaves, and signals are the server's own.
     """
-    asked = threading.Event()
+    asked: list[int] = []  # an event has a lock, which a handler must not wait for
     if threading.current_thread() is not threading.main_thread():
-        yield asked.is_set
+        yield lambda: False
         return
-    before = {number: signal.signal(number, lambda *_: asked.set()) for number in SIGNALS}
+    before = {each: signal.signal(each, lambda *_: asked.append(1)) for each in SIGNALS}
     try:
-        yield asked.is_set
+        yield lambda: bool(asked)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

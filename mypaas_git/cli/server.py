@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,12 +112,13 @@ def init(context: Context, /, *, admin_key: str | None, yes: bool, **told: str |
 @pass_context
 def start(context: Context) -> None:
     """Serve in the foreground until SIGTERM."""
-    stop = threading.Event()
+    # A pipe, since a handler that interrupts who holds an event's lock would wait for ever.
+    asked, ask = os.pipe()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, lambda *_: os.write(ask, b"\0"))
     with Server(context.app) as running:
         context.say(running.ready_line)
-        stop.wait()
+        os.read(asked, 1)
 
 
 @server.command("deploy", cls=Command)

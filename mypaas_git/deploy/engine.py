@@ -21,7 +21,14 @@ from mypaas_git.deploy.reconcile import Reconciler
 from mypaas_git.deploy.request import Request
 from mypaas_git.deploy.retire import Retirer
 from mypaas_git.directives.model import ServiceSpec
-from mypaas_git.errors import Cancelled, LedgerFault, MypaasError, ReleaseMissing, RouteRefused
+from mypaas_git.errors import (
+    Cancelled,
+    LedgerFault,
+    MypaasError,
+    ReleaseMissing,
+    RouterDown,
+    RouteRefused,
+)
 from mypaas_git.failpoints import reach
 from mypaas_git.ledger.model import Release, Wanted
 from mypaas_git.ledger.store import Ledger
@@ -29,10 +36,12 @@ from mypaas_git.names import ServiceName
 from mypaas_git.progress import LineProgress, Progress, Tee
 from mypaas_git.routing.rules import owner_of
 from mypaas_git.routing.traefik import Traefik
-from mypaas_git.runtime.base import BuildPlan, Replica, Runtime
+from mypaas_git.runtime.base import BuildPlan, Replica, ReplicaPlan, Runtime
 
 log = structlog.get_logger()
 
+ROUTER_PATIENCE = 15.0
+"""Seconds that a proxy which was lost may take to come back."""
 CLOSED = 0.2
 """Seconds without a connection after which a closed replica counts as drained: nobody but a
 request that was on its way when it was closed can still come."""
@@ -80,7 +89,7 @@ class Engine:
         nothing is left of the attempt but its row and its log.
         """
         self._runtime.check()
-        self._router.check()
+        self._await_router(progress)
         self._refuse_taken_urls(request.spec)
         before = self._repair(request.spec.service)
         release = self._begin(request)
@@ -93,6 +102,7 @@ class Engine:
                 self._give_up(attempt, error, record)
                 raise
             # From here on nothing that fails may fail the deploy.
+            self._keep_up(attempt.created)
             self._retirer.retire(release.service, attempt.replaced)
             live = self._measured(attempt, live)
             _announce(live, attempt.out)
@@ -103,7 +113,7 @@ class Engine:
 
         Raises a MypaasError when it does not get ready.
         """
-        self._router.check()
+        self._await_router(progress)
         names = replica_names(live.spec, live.number)
         progress.step(f"Starting {_counted(names)} ({live.label})")
         self._reconciler.bring_up(live)
@@ -148,6 +158,21 @@ class Engine:
     def outputs(self, service: ServiceName) -> Path:
         """The directory of a service's logs."""
         return self._outputs / service
+
+    def _await_router(self, progress: Progress) -> None:
+        """Return once the proxy answers; the server sees to that. Raises RouterDown."""
+        deadline = time.monotonic() + ROUTER_PATIENCE
+        said = False
+        while True:
+            try:
+                return self._router.check()
+            except RouterDown as error:
+                if time.monotonic() > deadline:
+                    raise
+                if not said:
+                    progress.step(f"Waiting for Traefik: {error.message}")
+                said = True
+                time.sleep(0.1)
 
     def _repair(self, service: ServiceName) -> Release | None:
         """Mend what a deploy before left broken; what cannot be is about to be replaced.
@@ -233,11 +258,14 @@ class Engine:
         old = [r for r in self._runtime.replicas(spec.service) if r.release != number]
         attempt.replaced = [replica.name for replica in old]
         plans = replica_plans(spec, number, image, request.env, self._expand)
-        for plan in plans:
-            attempt.created.append(plan.name)
-            self._runtime.create(plan)
-            reach("create.created")
+        attempt.created = [plan.name for plan in plans]
+        with ThreadPoolExecutor(max_workers=len(plans)) as pool:
+            list(pool.map(self._create_one, plans))
         return old
+
+    def _create_one(self, plan: ReplicaPlan) -> None:
+        self._runtime.create(plan)
+        reach("create.created")
 
     def _start(self, attempt: Attempt, request: Request) -> None:
         names = attempt.created
@@ -250,15 +278,19 @@ class Engine:
             attempt.out.detail,
             cancelled=request.cancelled,
         )
-        with ThreadPoolExecutor(max_workers=len(names)) as pool:
-            list(pool.map(self._keep_up, names))
+        # One may have died while others started.
+        running = {r.name for r in self._runtime.replicas(request.spec.service) if r.running}
+        for name in names:
+            if name not in running:
+                raise exited(self._runtime, name, self._runtime.inspect(name))
 
-    def _keep_up(self, name: str) -> None:
-        """Have the engine restart it from now on; one may have died while others started."""
-        replica = self._runtime.inspect(name)
-        if replica is None or not replica.running:
-            raise exited(self._runtime, name, replica)
-        self._runtime.keep_up(name)
+    def _keep_up(self, names: Sequence[str]) -> None:
+        """Have the engine restart those that serve now whenever they die."""
+        for name in names:
+            try:
+                self._runtime.keep_up(name)
+            except MypaasError as fault:  # whoever repairs the service does it
+                log.warning("not-kept-up", replica=name, error=str(fault))
 
     def _stop(self, attempt: Attempt, old: Sequence[Replica]) -> None:
         """Stop what serves, so that old and new never run together."""

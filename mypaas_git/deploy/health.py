@@ -21,9 +21,11 @@ from mypaas_git.runtime.base import Replica, Runtime
 STEADY = 2.0
 """Seconds that a replica without urls or HEALTHCHECK must stay up to count as ready."""
 
-FIRST_POLL, LAST_POLL, SHARE = 0.02, 0.5, 0.05
+FIRST_POLL, LAST_POLL, SHARE = 0.02, 0.5, 0.02
 """Seconds between two looks at a replica, and their share of the time waited so far: one
-that takes 2 s to get ready is seen at most 0.1 s late."""
+that takes 5 s to get ready is seen at most 0.1 s late."""
+INSPECT = 0.2
+"""Seconds between two questions to the engine, which cost more than one to the replica."""
 
 CANCEL_POLL = 0.2
 LOG_LINES = 20
@@ -130,6 +132,8 @@ class _Watch:
         self._others_failed = others_failed
         self._started = time.monotonic()
         self._last = "no answer"
+        self._replica: Replica | None = None
+        self._inspected = float("-inf")
 
     def wait(self) -> float:
         """Return the seconds from its start until the replica was ready."""
@@ -142,9 +146,7 @@ class _Watch:
         return self._seconds()
 
     def _ready(self) -> bool:
-        replica = self._runtime.inspect(self._name)
-        if replica is None or replica.state not in ("created", "running"):
-            raise exited(self._runtime, self._name, replica, self._seconds())
+        replica = self._inspect()
         if self._gate.probe is not None:
             return self._answers(self._gate.probe, replica)
         if replica.health is not None:
@@ -153,6 +155,17 @@ class _Watch:
                 raise self._unhealthy()
             return replica.health == "healthy"
         return self._seconds() >= STEADY
+
+    def _inspect(self) -> Replica:
+        """What the engine says of it, a moment ago at most. Raises StartFailed."""
+        replica = self._replica
+        if replica and replica.address and time.monotonic() - self._inspected < INSPECT:
+            return replica
+        replica = self._runtime.inspect(self._name)
+        if replica is None or replica.state not in ("created", "running"):
+            raise exited(self._runtime, self._name, replica, self._seconds())
+        self._replica, self._inspected = replica, time.monotonic()
+        return replica
 
     def _answers(self, probe: Healthcheck, replica: Replica) -> bool:
         if replica.address is None:

@@ -23,6 +23,8 @@ log = structlog.get_logger()
 
 INTERVAL = 1.0
 """Seconds between two looks."""
+LAST_LOOK = 10.0
+"""Seconds that a look may go on once it is the last."""
 TIDY = 60.0
 """Seconds between two searches for images that nobody needs. Those of old releases go at once;
 what is found here was made by a build whose server died."""
@@ -68,9 +70,9 @@ class Keeper:
         self._thread.start()
 
     def stop(self) -> None:
-        """Return once the look that is being taken has ended."""
+        """Return once the look that is being taken has ended, or waits for a silent engine."""
         self._stopping.set()
-        self._thread.join()
+        self._thread.join(LAST_LOOK)
 
     def look(self) -> None:
         """Repair whatever is wrong. Raises EngineDown when that cannot be seen."""
