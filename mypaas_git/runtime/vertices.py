@@ -81,9 +81,13 @@ class Vertices:
             self.flush()
 
     def flush(self, until: _Vertex | None = None) -> None:
-        """Show what waits, in the Dockerfile's order, ``until`` last."""
+        """Show what waits, in the Dockerfile's order, ``until`` last.
+
+        A base image comes first: stages that share one have it under the name of any of them.
+        """
         waiting, self._waiting = self._waiting, []
-        for vertex in sorted(waiting, key=lambda v: (v is until, v.stage, v.order)):
+        waiting.sort(key=lambda v: (v is until, v.order > 1, v.stage, v.order))
+        for vertex in waiting:
             self._current = vertex
             self._transcript.begin(vertex.line)
             if vertex.cached:

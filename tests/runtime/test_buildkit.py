@@ -70,7 +70,7 @@ def test_stages_are_named(buildkit: Bench) -> None:
         f"FROM {BASE} AS base\nRUN echo {unique()} > /x\nFROM {BASE}\nCOPY --from=base /x /\n"
     )
     steps = [line for line in buildkit.lines if line.startswith("Step ")]
-    assert f"Step 1/2 : FROM {BASE}" in steps[0]
+    assert any(f"Step 1/2 : FROM {BASE}" in step for step in steps)
     assert any(step.endswith(" [base]") and "RUN echo" in step for step in steps)
     assert steps[-1] == "Step 2/2 : COPY --from=base /x / [stage-1]"
 
