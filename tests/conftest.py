@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 
 import pytest
 from support import engine as docker_engine
 from support.builds import Bench
 from support.paas import Paas
 from support.registry import run_registry
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test that fails shows the end of what its servers have logged."""
+    report = yield
+    if report.failed and report.when == "call":
+        logs = ((each.namespace, each.log()[-6000:]) for each in Paas.running)
+        report.sections.extend((f"server {name}", log) for name, log in logs)
+    return report
 
 
 @pytest.fixture(scope="session")

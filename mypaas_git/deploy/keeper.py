@@ -77,6 +77,9 @@ class Keeper:
     def look(self) -> None:
         """Repair whatever is wrong. Raises EngineDown when that cannot be seen."""
         replicas = self._runtime.replicas()
+        # Of an emptied directory Traefik keeps what it had, so that its answer says nothing;
+        # without this file it would not confirm the others when they come back.
+        self._router.guard_api()
         try:
             self._router.check()
         except RouterDown as error:

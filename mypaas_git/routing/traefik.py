@@ -101,7 +101,7 @@ class Traefik:
         return [replica for replica, url in urls if status.get(url, "UP") != "UP"]
 
     def guard_api(self) -> None:
-        """Write the route of the API itself, behind the password."""
+        """Write the route of the API itself, behind the password, unless it is there."""
         digest = hashlib.sha1(self._password.encode(), usedforsecurity=False).digest()
         # SHA-1 is one of the forms that Traefik knows; 256 random bits need no slow hash.
         user = f"{USER}:{{SHA}}{base64.b64encode(digest).decode()}"
@@ -118,7 +118,7 @@ class Traefik:
                 "middlewares": {"_api": {"basicAuth": {"users": [user]}}},
             }
         }
-        write_atomically(self._directory / "_api.yml", json.dumps(config, indent=1).encode())
+        self._replace("_api", json.dumps(config, indent=1).encode())
 
     def _confirm(self, spec: ServiceSpec, replicas: Sequence[str]) -> None:
         service = spec.service
@@ -174,16 +174,16 @@ class Traefik:
         # Traefik reads YAML, of which JSON is a part.
         return json.dumps(config, indent=1).encode() if config else None
 
-    def _path(self, service: ServiceName) -> Path:
-        return self._directory / f"{service}.yml"
+    def _path(self, name: str) -> Path:
+        return self._directory / f"{name}.yml"
 
-    def _read(self, service: ServiceName) -> bytes | None:
+    def _read(self, name: str) -> bytes | None:
         with contextlib.suppress(FileNotFoundError):
-            return self._path(service).read_bytes()
+            return self._path(name).read_bytes()
         return None
 
-    def _replace(self, service: ServiceName, text: bytes | None) -> None:
+    def _replace(self, name: str, text: bytes | None) -> None:
         if text is None:
-            self._path(service).unlink(missing_ok=True)
-        elif text != self._read(service):
-            write_atomically(self._path(service), text)
+            self._path(name).unlink(missing_ok=True)
+        elif text != self._read(name):
+            write_atomically(self._path(name), text)

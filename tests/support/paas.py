@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import ClassVar
 
 from support.engine import sweep
 from support.keys import public_keys, ssh_key
@@ -32,6 +33,8 @@ class Paas:
     """
 
     domain = "paas.test"
+    running: ClassVar[set[Paas]] = set()
+    """Those that are not closed yet, for the report of a test that fails."""
 
     def __init__(self, root: Path, machine: Machine | None = None) -> None:
         """With a ``machine`` it runs there, on that machine's engine."""
@@ -46,6 +49,7 @@ class Paas:
         self.process: subprocess.Popen[bytes] | None = None
         self.user_home.mkdir(parents=True)
         self.admin = ssh_key(root, "admin")
+        self.running.add(self)
 
     # The server's life.
 
@@ -137,6 +141,7 @@ class Paas:
 
     def close(self) -> None:
         """End the server and remove whatever it made in the engine."""
+        self.running.discard(self)
         try:
             if self.process is not None:
                 self.stop()
