@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import stat
 import subprocess
 import time
@@ -31,6 +32,21 @@ def test_ready_line_and_clean_end(new_paas: Callable[[], Paas]) -> None:
     )
     assert paas.stop() == 0
     assert (paas.root / "out").read_text() == "ready" + paas.ready_line()[5:] + "\n"
+
+
+def test_sigterm_behind_a_pause(new_paas: Callable[[], Paas]) -> None:
+    """It ends a server that goes on after SIGSTOP, where any thread may get the signal.
+
+    In every other round it was another than the main thread.
+    """
+    paas = new_paas()
+    for _ in range(3):
+        paas.start()
+        assert paas.process is not None
+        paas.process.send_signal(signal.SIGSTOP)
+        wait_until(lambda: _state(paas) == "T", "it is paused")
+        paas.process.send_signal(signal.SIGCONT)
+        assert paas.stop() == 0
 
 
 def test_two_servers_on_one_home(paas: Paas) -> None:
@@ -64,6 +80,12 @@ def test_sigterm_ends_a_follower(new_paas: Callable[[], Paas], tmp_path: Path) -
         wait_until(lambda: "logs" in paas.log(), "the follower has come")
         assert paas.stop(seconds=15) == 0
         assert following.wait(5) == 0
+
+
+def _state(paas: Paas) -> str:
+    """``T`` of a process that is paused."""
+    assert paas.process is not None
+    return Path(f"/proc/{paas.process.pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def test_init_keeps_what_is_there(new_paas: Callable[[], Paas]) -> None:

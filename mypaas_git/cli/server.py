@@ -112,10 +112,13 @@ def init(context: Context, /, *, admin_key: str | None, yes: bool, **told: str |
 @pass_context
 def start(context: Context) -> None:
     """Serve in the foreground until SIGTERM."""
-    # A pipe, since a handler that interrupts who holds an event's lock would wait for ever.
+    # Handlers run in the main thread, which does not wake when another thread gets the signal,
+    # as happens behind a SIGCONT; this pipe is written to by whichever gets it.
     asked, ask = os.pipe()
+    os.set_blocking(ask, False)
+    signal.set_wakeup_fd(ask)
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: os.write(ask, b"\0"))
+        signal.signal(number, lambda *_: None)
     with Server(context.app) as running:
         context.say(running.ready_line)
         os.read(asked, 1)
