@@ -11,8 +11,11 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from hashlib import sha1
 from pathlib import Path
+from typing import NamedTuple
 
-from dulwich.objects import object_header
+from dulwich.errors import ApplyDeltaError
+from dulwich.objects import Blob, Commit, Tag, Tree
+from dulwich.pack import apply_delta
 
 from mypaas_git.errors import PackRefused
 from mypaas_git.git.packfile import CHUNK
@@ -73,7 +76,9 @@ class Contents:
 
     def id(self, kind: int) -> bytes:
         """The raw id of an object of this kind with these contents."""
-        digest = sha1(object_header(kind, self.size), usedforsecurity=False)
+        if self.data is not None:
+            return object_id(kind, self.data)
+        digest = sha1(header(kind, self.size), usedforsecurity=False)
         for chunk in self.chunks():
             digest.update(chunk)
         return digest.digest()
@@ -91,12 +96,25 @@ class Contents:
         return True
 
 
+_NAMES = {each.type_num: each.type_name for each in (Blob, Commit, Tag, Tree)}
+
+
+def header(kind: int, size: int) -> bytes:
+    """What an id is the hash of in front of the contents."""
+    return b"%b %d\0" % (_NAMES[kind], size)
+
+
+def object_id(kind: int, data: bytes) -> bytes:
+    """The raw id of an object."""
+    return sha1(header(kind, len(data)) + data, usedforsecurity=False).digest()
+
+
 def apply(base: Contents, delta: Contents, scratch: Path) -> Contents:
     """The contents that ``delta`` makes of ``base``. Raises :class:`PackRefused`."""
     if base.data is not None and delta.data is not None:
-        size = result_size(delta.data)[1]
-        if size <= MAX_MEMORY:
-            return Contents.of(patch(base.data, delta.data))
+        sizes = _sizes(delta.data)
+        if sizes.result <= MAX_MEMORY:
+            return Contents.of(_patched(base.data, delta.data, sizes))
     reader = _Reader(delta.chunks())
     if reader.size() != base.size:
         raise _cannot("it was made for another base")
@@ -106,20 +124,52 @@ def apply(base: Contents, delta: Contents, scratch: Path) -> Contents:
 
 def result_size(delta: bytes) -> tuple[int, int]:
     """How big base and result are of a delta, or of the beginning of one."""
-    base, at = _size(delta, 0)
-    return base, _size(delta, at)[0]
+    sizes = _sizes(delta)
+    return sizes.base, sizes.result
 
 
 def patch(base: bytes, delta: bytes) -> bytes:
     """What a delta makes of its base, as strictly as git's ``patch_delta`` does it.
 
-    dulwich's ``apply_delta`` passes over a last instruction that leads nowhere, and then
-    git cannot read what was taken. Raises :class:`PackRefused`.
+    Raises :class:`PackRefused`.
     """
-    size, at = _size(delta, 0)
-    if size != len(base):
+    return _patched(base, delta, _sizes(delta))
+
+
+class _Sizes(NamedTuple):
+    """What a delta begins with, as far as ``end``."""
+
+    base: int
+    result: int
+    end: int
+
+
+_GUARD = b"\x08" + bytes(8)
+"""An instruction to add eight zeros, in which no other can end: zero is no instruction."""
+
+
+def _patched(base: bytes, delta: bytes, sizes: _Sizes) -> bytes:
+    """Carry a delta out by dulwich's ``apply_delta``, which is quick and not strict enough.
+
+    It passes over a last instruction that leads nowhere, and then git cannot read what was
+    taken. Hence the guard behind it, which only comes out at the end when all before it was
+    good, or when the last instruction is to add what it lacks as a whole.
+    """
+    guarded = _number(sizes.base) + _number(sizes.result + 8) + delta[sizes.end :] + _GUARD
+    try:
+        result = b"".join(apply_delta(base, guarded))
+    except (ApplyDeltaError, IndexError):
+        return _patched_strictly(base, delta, sizes)  # it says what is wrong
+    if result.endswith(_GUARD):
+        return _patched_strictly(base, delta, sizes)
+    return result[:-8]
+
+
+def _patched_strictly(base: bytes, delta: bytes, sizes: _Sizes) -> bytes:
+    """Carry a delta out one instruction after the other."""
+    if sizes.base != len(base):
         raise _cannot("it was made for another base")
-    left, at = _size(delta, at)
+    left, at = sizes.result, sizes.end
     pieces: list[bytes] = []
     try:
         while at < len(delta):
@@ -162,17 +212,36 @@ def _instruction(base: bytes, delta: bytes, at: int) -> tuple[bytes, int]:
 _PLACES = [tuple(8 * bit for bit in range(4) if wanted >> bit & 1) for wanted in range(16)]
 
 
+def _sizes(delta: bytes) -> _Sizes:
+    base, at = _size(delta, 0)
+    return _Sizes(base, *_size(delta, at))
+
+
 def _size(delta: bytes, at: int) -> tuple[int, int]:
     """One of the sizes that a delta begins with, and where it ends."""
     size = shift = 0
-    while at < len(delta) and shift <= 70:
-        byte = delta[at]
-        at += 1
-        size |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return size, at
-        shift += 7
+    try:
+        while (byte := delta[at]) & 0x80:
+            size |= (byte & 0x7F) << shift
+            shift += 7
+            at += 1
+            if shift > 70:
+                break
+        else:
+            return size | byte << shift, at + 1
+    except IndexError:
+        pass
     raise PackRefused("a delta of the pack is malformed")
+
+
+def _number(size: int) -> bytes:
+    """A size as :func:`_size` reads it."""
+    digits = bytearray()
+    while size > 0x7F:
+        digits.append(size & 0x7F | 0x80)
+        size >>= 7
+    digits.append(size)
+    return bytes(digits)
 
 
 class _Reader:

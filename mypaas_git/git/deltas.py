@@ -13,6 +13,8 @@ from mypaas_git.git.contents import MAX_MEMORY, Contents, apply
 from mypaas_git.git.packfile import PackFile
 from mypaas_git.git.packstream import Entry
 
+OVERHEAD = 150
+"""Bytes that it takes to remember a delta, besides its own."""
 MAX_FILES = 8
 """Bases that wait on the disk for their further deltas."""
 
@@ -29,7 +31,8 @@ class Deltas:
     """Collects a pack's deltas while it comes in, and resolves them afterwards.
 
     ``held`` is how many bytes of bases may wait in memory; those beyond are worked out
-    again when they are needed. ``scratch`` is where large ones lie meanwhile.
+    again when they are needed. A third as much may be taken by the deltas themselves; those
+    beyond are read again. ``scratch`` is where large ones lie meanwhile.
     """
 
     def __init__(self, found: Found, held: int, scratch: Path) -> None:
@@ -38,10 +41,16 @@ class Deltas:
         self._shelf = _Shelf(held)
         # By offset or raw id of the base: offset and crc, in one number, of what needs it.
         self._waiting: dict[int | bytes, list[int]] = defaultdict(list)
+        self._room = held // 3
+        self._deltas: dict[int, bytes] = {}
 
     def add(self, entry: Entry) -> None:
-        if entry.base is not None:
-            self._waiting[entry.base].append(entry.offset << 32 | entry.crc)
+        if entry.base is None:
+            return
+        self._waiting[entry.base].append(entry.offset << 32 | entry.crc)
+        if entry.data is not None and self._room > 0:
+            self._room -= len(entry.data) + OVERHEAD
+            self._deltas[entry.offset] = entry.data
 
     def wanted(self, offset: int, id_: bytes) -> bool:
         """Whether deltas wait for the object at ``offset``."""
@@ -85,6 +94,9 @@ class Deltas:
         """Resolve what waits for what ``load`` gives, then what waits for the results."""
 
         def make(base: Contents, offset: int) -> Contents:
+            known = self._deltas.get(offset)
+            if known is not None:
+                return apply(base, Contents.of(known), self._scratch)
             with closing(self._open(pack, offset)) as delta:
                 return apply(base, delta, self._scratch)
 

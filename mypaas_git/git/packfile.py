@@ -17,6 +17,8 @@ from mypaas_git.errors import PackRefused
 HEAD = 64
 """Bytes that hold a size, and a delta's base, with room to spare."""
 CHUNK = 1 << 16
+MAX_SHIFT = 70
+"""Bits of a size, which is far more than any object has."""
 
 
 class Head(NamedTuple):
@@ -41,8 +43,8 @@ class PackFile:
     def head(self, offset: int) -> Head:
         raw = os.pread(self._descriptor, HEAD, offset)
         try:
-            return _parse(raw, offset)
-        except IndexError:
+            return parse_head(raw, 0, offset)
+        except (IndexError, ValueError):
             raise _damaged() from None
 
     def chunks(self, head: Head) -> Iterator[bytes]:
@@ -80,26 +82,38 @@ class PackFile:
         return b"".join(self.chunks(head))
 
 
-def _parse(raw: bytes, offset: int) -> Head:
-    byte = raw[0]
-    kind, size, shift, at = byte >> 4 & 7, byte & 15, 4, 1
+def parse_head(raw: bytes, at: int, offset: int) -> Head:
+    """What stands at ``raw[at:]``, which is at ``offset`` in its pack.
+
+    Raises IndexError when it is not all there, ValueError when it is none.
+    """
+    begun = at
+    byte = raw[at]
+    kind, size, shift = byte >> 4 & 7, byte & 15, 4
     while byte & 0x80:
+        at += 1
         byte = raw[at]
         size |= (byte & 0x7F) << shift
         shift += 7
-        at += 1
+        if shift > MAX_SHIFT:
+            raise ValueError("an object of the pack declares an impossible size")
+    at += 1
     base: int | bytes | None = None
     if kind == OFS_DELTA:
         distance = raw[at] & 0x7F
         while raw[at] & 0x80:
             at += 1
             distance = (distance + 1) << 7 | raw[at] & 0x7F
+            if distance >> 63:
+                raise ValueError("a delta of the pack has an impossible base")
         base = offset - distance
         at += 1
     elif kind == REF_DELTA:
         base = raw[at : at + 20]
         at += 20
-    return Head(kind, size, base, offset + at)
+        if len(base) < 20:
+            raise IndexError
+    return Head(kind, size, base, offset + at - begun)
 
 
 def _damaged() -> PackRefused:

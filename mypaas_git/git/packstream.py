@@ -8,15 +8,14 @@ from __future__ import annotations
 import zlib
 from binascii import crc32
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from hashlib import sha1
 from typing import NamedTuple
 
-from dulwich.objects import object_header
-from dulwich.pack import OFS_DELTA, REF_DELTA
-
 from mypaas_git.git.check import BLOB, NAMES
-from mypaas_git.git.contents import result_size
+from mypaas_git.git.contents import header, object_id, result_size
 from mypaas_git.git.limits import MAX_OBJECT, MAX_PARSED, MIB, Limits, PackBroken
+from mypaas_git.git.packfile import Head, parse_head
 
 CHUNK = 1 << 18
 PIECE = 1 << 16
@@ -28,8 +27,8 @@ class Entry(NamedTuple):
     """One object of a pack.
 
     ``size`` is what it unfolds to, for a delta after it was applied. ``base``
-    is the offset or raw id of a delta's base. ``id`` (raw) and, unless it is a
-    blob, ``data`` are known of whole objects only.
+    is the offset or raw id of a delta's base. ``id`` (raw) is known of whole objects only.
+    ``data`` is what was inflated, unless that is large.
     """
 
     offset: int
@@ -75,10 +74,10 @@ class PackStream:
 
     def entries(self) -> Iterator[Entry]:
         """Yield the pack's objects in the order in which they come, then check its checksum."""
-        header = self._exactly(12)
-        if header[:4] != b"PACK" or header[4:8] not in (b"\0\0\0\2", b"\0\0\0\3"):
+        start = self._exactly(12)
+        if start[:4] != b"PACK" or start[4:8] not in (b"\0\0\0\2", b"\0\0\0\3"):
             raise PackBroken("what was sent is no pack of version 2 or 3")
-        self.count = int.from_bytes(header[8:], "big")
+        self.count = int.from_bytes(start[8:], "big")
         if self.count > self._limits.objects:
             raise self._limits.fault(
                 f"the pack declares {self.count} objects: "
@@ -96,18 +95,17 @@ class PackStream:
     def _entry(self) -> Entry:
         self._begun, self._crc = self._position, 0
         offset = self._base + self._position
-        kind, size = self._type_and_size()
+        kind, size, base, _ = self._head()
         if kind in NAMES:
             self._unfold(size, MAX_OBJECT if kind == BLOB else MAX_PARSED)
             id_, data = self._whole(kind, size)
             return Entry(offset, kind, size, self._end(), id=id_, data=data)
-        if kind not in (OFS_DELTA, REF_DELTA):
+        if base is None:
             raise PackBroken(f"the pack holds an object of the unknown type {kind}")
-        base = self._exactly(20) if kind == REF_DELTA else offset - self._distance()
         if size > MAX_OBJECT:
             raise PackBroken(_too_big(size, MAX_OBJECT))
-        result = self._delta(size)
-        return Entry(offset, kind, result, self._end(), base=base)
+        result, data = self._delta(size)
+        return Entry(offset, kind, result, self._end(), base=base, data=data)
 
     def _whole(self, kind: int, size: int) -> tuple[bytes, bytes | None]:
         """Hash an object that is no delta; all but large blobs are kept."""
@@ -115,22 +113,23 @@ class PackStream:
             data = self._quick(size)
             if data is None:
                 data = b"".join(self._inflated(size))
-            return sha1(object_header(kind, size) + data, usedforsecurity=False).digest(), data
-        digest = sha1(object_header(kind, size), usedforsecurity=False)
+            return object_id(kind, data), data
+        digest = sha1(header(kind, size), usedforsecurity=False)
         for piece in self._inflated(size):
             digest.update(piece)
         return digest.digest(), None
 
-    def _delta(self, size: int) -> int:
-        """Read a delta, and return how big its result says it will be."""
+    def _delta(self, size: int) -> tuple[int, bytes | None]:
+        """Read a delta: how big its result says it will be, and unless it is long its data."""
         if size < MIN_DELTA:
             raise PackBroken("a delta of the pack is malformed")
-        base, result = result_size(self._quick(size) or self._beginning(size))
+        data = self._quick(size)
+        base, result = result_size(data or self._beginning(size))
         self._unfold(size, MAX_OBJECT)
         self._unfold(result, MAX_OBJECT)
         if base > self._limits.base:
             raise self._limits.fault(_too_big(base, self._limits.base))
-        return result
+        return result, data
 
     def _beginning(self, size: int) -> bytes:
         """Read a delta, and return enough of it to tell what it is about."""
@@ -190,26 +189,26 @@ class PackStream:
         if left:
             raise PackBroken("an object of the pack is shorter than it declares")
 
-    def _type_and_size(self) -> tuple[int, int]:
-        byte = self._byte()
-        kind, size, shift = byte >> 4 & 7, byte & 15, 4
-        while byte & 0x80:
-            byte = self._byte()
-            size |= (byte & 0x7F) << shift
-            shift += 7
-            if shift > 70:
-                raise PackBroken("an object of the pack declares an impossible size")
-        return kind, size
+    def _head(self) -> Head:
+        """Read what stands before an object's data."""
+        offset = self._base + self._position
+        try:
+            try:
+                head = parse_head(self._buffer, self._position, offset)
+            except IndexError:
+                return self._cut_head(offset)
+        except ValueError as error:
+            raise PackBroken(str(error)) from None
+        self._position += head.at - offset
+        return head
 
-    def _distance(self) -> int:
-        byte = self._byte()
-        distance = byte & 0x7F
-        while byte & 0x80:
-            byte = self._byte()
-            distance = (distance + 1) << 7 | byte & 0x7F
-            if distance >> 63:
-                raise PackBroken("a delta of the pack has an impossible base")
-        return distance
+    def _cut_head(self, offset: int) -> Head:
+        """The same, of which the buffer holds the beginning only."""
+        raw = bytearray()
+        while True:
+            raw.append(self._byte())
+            with suppress(IndexError):
+                return parse_head(bytes(raw), 0, offset)
 
     def _byte(self) -> int:
         if self._position == len(self._buffer):

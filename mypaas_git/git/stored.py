@@ -96,9 +96,9 @@ class Stored:
                     known.append(path)
 
     def __contains__(self, id_: bytes) -> bool:
-        if any(pack.index.offset(id_) is not None for pack in self._packs.values()):
+        if self._find(id_) is not None:
             return True
-        name = id_.hex()
+        name = id_.hex() if self._loose else ""
         return any((path / name[2:]).exists() for path in self._loose.get(name[:2], ()))
 
     def kind(self, id_: bytes) -> int:
