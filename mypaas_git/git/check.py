@@ -21,6 +21,9 @@ FILES = {b"100644", b"100664", b"100755"}
 LATEST = (1 << 63) - 1
 """The last second that git can tell the date of."""
 
+MAX_SEEN = 200_000
+"""Entries of trees that are remembered."""
+
 Link = tuple[bytes, int]
 """The raw id of an object that another one refers to, and the kind that it has to be."""
 
@@ -35,16 +38,35 @@ class Checked(NamedTuple):
     dotfiles: list[tuple[bytes, bytes]]
 
 
-def check_object(kind: int, id_: bytes, data: bytes, seen: set[bytes] | None = None) -> Checked:
+class Seen:
+    """Entries of trees that were found good, since those of a history have most in common.
+
+    ``heads`` knows of an entry without its id to which kind of object it leads, unless it is
+    more to git than a name.
+    """
+
+    def __init__(self) -> None:
+        self.entries: set[bytes] = set()
+        self.heads: dict[bytes, int] = {}
+
+    def add(self, entry: bytes, checked: Checked) -> None:
+        """Remember an entry that has just been noted in ``checked``."""
+        if len(self.entries) < MAX_SEEN:
+            self.entries.add(entry)
+        if len(self.heads) < MAX_SEEN and len(checked.links) == 1 and not checked.dotfiles:
+            self.heads[entry[:-_ID_SIZE]] = checked.links[0][1]
+
+
+def check_object(kind: int, id_: bytes, data: bytes, seen: Seen | None = None) -> Checked:
     """Check a commit, tree or tag with the raw id ``id_``.
 
-    ``seen`` remembers entries of trees, since those of a history have most in common;
-    what they lead to is told once. Raises :class:`TreeRefused` for a name or mode that no
-    tree may hold, and :class:`PackRefused` for everything else that is wrong.
+    What the entries that were ``seen`` lead to is told once. Raises :class:`TreeRefused` for
+    a name or mode that no tree may hold, and :class:`PackRefused` for everything else that
+    is wrong.
     """
     try:
         if kind == TREE:
-            return _check_tree(id_, data, set() if seen is None else seen)
+            return _check_tree(id_, data, Seen() if seen is None else seen)
         return Checked(_check_commit(data) if kind == COMMIT else _check_tag(data), [])
     except _Malformed as error:
         raise PackRefused(f"the {NAMES[kind]} {id_.hex()} is malformed: {error}") from None
@@ -155,11 +177,8 @@ class _Reader:
 # Trees.
 
 _ENTRY = re.compile(rb"([^ \0]+) ([^\0]*)\0(.{20})", re.DOTALL)
-_NOWHERE = bytes(20)
-
-
-MAX_SEEN = 200_000
-"""Entries that are remembered."""
+_ID_SIZE = 20
+_NOWHERE = bytes(_ID_SIZE)
 
 
 class _Entry(NamedTuple):
@@ -168,7 +187,11 @@ class _Entry(NamedTuple):
     id: bytes
 
 
-def _check_tree(id_: bytes, data: bytes, seen: set[bytes]) -> Checked:
+def _check_tree(id_: bytes, data: bytes, seen: Seen) -> Checked:
+    link = data[-_ID_SIZE:]
+    kind = seen.heads.get(data[:-_ID_SIZE])
+    if kind is not None and link != _NOWHERE:
+        return Checked([(link, kind)], [])  # one entry, of which but the id is new
     checked = Checked([], [])
     order = _Order()
     end = 0
@@ -178,16 +201,17 @@ def _check_tree(id_: bytes, data: bytes, seen: set[bytes]) -> Checked:
         end = found.end()
         entry = _Entry._make(found.groups())
         fault = order.fault(entry.name, entry.mode == b"40000")
-        if fault is None and found[0] in seen:
+        if fault is None and found[0] in seen.entries:
             continue
         fault = fault or _entry_fault(entry)
         if fault:
             raise TreeRefused(
                 f"the tree {id_.hex()[:12]} holds an entry '{_shown(entry)}' that {fault}"
             )
-        _note(entry, checked)
-        if len(seen) < MAX_SEEN:
-            seen.add(found[0])
+        noted = _noted(entry)
+        seen.add(found[0], noted)
+        checked.links.extend(noted.links)
+        checked.dotfiles.extend(noted.dotfiles)
     if end != len(data):
         raise _Malformed("an entry of it is cut short")
     return checked
@@ -204,17 +228,19 @@ def _entry_fault(entry: _Entry) -> str | None:
     return None
 
 
-def _note(entry: _Entry, checked: Checked) -> None:
-    """Note what is to be looked at once all objects are there."""
+def _noted(entry: _Entry) -> Checked:
+    """What is to be looked at of an entry once all objects are there."""
+    noted = Checked([], [])
     # A submodule's commit lives elsewhere.
     if entry.mode != b"160000":
-        checked.links.append((entry.id, TREE if entry.mode == b"40000" else BLOB))
+        noted.links.append((entry.id, TREE if entry.mode == b"40000" else BLOB))
     which = dotfile(entry.name)
     if which is None or (which != MODULES and entry.mode == b"120000"):
-        return
+        return noted
     if entry.mode not in FILES:
         raise TreeRefused(f"{_shown(entry)} must be a file")
-    checked.dotfiles.append((entry.id, which))
+    noted.dotfiles.append((entry.id, which))
+    return noted
 
 
 def _shown(entry: _Entry) -> str:

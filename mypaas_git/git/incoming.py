@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from mypaas_git.errors import PackRefused
-from mypaas_git.git.check import BLOB, NAMES, TREE, check_object
+from mypaas_git.git.check import BLOB, NAMES, TREE, Seen, check_object
 from mypaas_git.git.contents import Contents
 from mypaas_git.git.deltas import Deltas
 from mypaas_git.git.dotfiles import MAX_FILE, check_dotfile, too_long
@@ -41,7 +41,7 @@ class Incoming:
         self._objects: dict[bytes, int] = {}
         self._links: dict[bytes, int] = {}
         self._dotfiles: set[tuple[bytes, bytes]] = set()
-        self._trees = Trees(partial(check_object, TREE, seen=set()))
+        self._trees = Trees(partial(check_object, TREE, seen=Seen()))
         self._deltas = Deltas(self._add, limits.held, scratch)
         # What was lent from outside; and of what came in nevertheless, whose loan that took.
         self._borrowed: set[bytes] = set()
