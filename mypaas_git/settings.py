@@ -125,12 +125,16 @@ Reservations = Mapping[str, tuple[str, ...]]
 
 @dataclass(frozen=True)
 class Host:
-    """``urls`` reserves hosts; ``base_images`` names services that others may build upon."""
+    """``urls`` reserves hosts; ``base_images`` names services that others may build upon.
+
+    ``reach_ssh`` tells whether containers may connect to this server's ssh.
+    """
 
     volumes: tuple[str, ...] = ("~",)
     publish: str = "1024-65535"
     shared_volumes: tuple[str, ...] = ()
     base_images: tuple[str, ...] = ()
+    reach_ssh: bool = False
     defaults: Defaults = Defaults()
     urls: Reservations = field(default_factory=dict)
 
@@ -250,7 +254,7 @@ def _convert(kind: Any, value: Any) -> Any:
     """Return the TOML ``value`` as ``kind``; raises ValueError."""
     if kind is Address and isinstance(value, str):
         return Address.parse(value)
-    if kind is str and isinstance(value, str):
+    if kind in (str, bool) and isinstance(value, kind):
         return value
     if kind is Cap:
         return Cap(0 if value == "" else _convert(int, value))
@@ -264,7 +268,12 @@ def _convert(kind: Any, value: Any) -> Any:
         and all(isinstance(each, str) for each in value)
     ):
         return tuple(value)
-    wanted = {str: "a text in quotes", int: "a whole number", Address: 'text like "0.0.0.0:80"'}
+    wanted = {
+        str: "a text in quotes",
+        bool: "true or false",
+        int: "a whole number",
+        Address: 'text like "0.0.0.0:80"',
+    }
     raise ValueError(f"{value!r} is not {wanted.get(kind, 'a list of texts')}")
 
 
@@ -454,6 +463,7 @@ namespace = {namespace}  # label value and prefix of everything that is created
 # publish = "1024-65535"
 # shared_volumes = []  # volumes that more than one service may use
 # base_images = []  # services whose images others may build upon
+# reach_ssh = false  # whether services may connect to this server's ssh
 
 [host.defaults]  # what every container gets
 # pids = 4096  # how many processes and threads it may have

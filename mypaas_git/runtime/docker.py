@@ -12,6 +12,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,8 @@ class DockerRuntime:
         self._network = network
         self._confinement = confinement or Confinement()
         self._root: Path | None = None
+        self._subnets: list[IPv4Network | IPv6Network] = []
+        self._own: list[str] = []
 
     def check(self) -> None:
         with engine_errors():
@@ -86,6 +89,22 @@ class DockerRuntime:
                     check_duplicate=True,
                     labels={NAMESPACE: self._namespace},
                 )
+
+    def gateways(self) -> list[str]:
+        """The addresses of this host on the services' network."""
+        with engine_errors():
+            found = self._client.api.inspect_network(self._network)
+        ranges = found["IPAM"]["Config"] or []
+        self._subnets = [ip_network(each["Subnet"]) for each in ranges if each.get("Subnet")]
+        self._own = [g.partition("/")[0] for each in ranges if (g := each.get("Gateway"))]
+        return self._own
+
+    def is_inside(self, host: str) -> bool:
+        """Whether an IP address is a container's, by what :meth:`gateways` saw last."""
+        address = ip_address(host.partition("%")[0])
+        if isinstance(address, IPv6Address) and address.ipv4_mapped:
+            address = address.ipv4_mapped
+        return any(address in each for each in self._subnets) and str(address) not in self._own
 
     def build(self, plan: BuildPlan, log: Callable[[str], None]) -> str:
         image = self._image(plan.service, plan.release)
