@@ -1,6 +1,6 @@
 """Hundreds of wishes that no service is granted, each through all that a push is read by.
 
-The cases are in ``hostile.txt``. What would build, start and route is the real thing, with
+The cases are in ``wishes.txt``. What would build, start and route is the real thing, with
 an engine that notes who calls: nobody does, and no route is written.
 """
 
@@ -28,7 +28,7 @@ from mypaas_git.hook import Push
 from mypaas_git.names import ServiceName
 from mypaas_git.progress import Tee
 
-CORPUS = Path(__file__).with_name("hostile.txt")
+CORPUS = Path(__file__).with_name("wishes.txt")
 APP = ServiceName.parse("app")
 BOB = Identity("bob", services=frozenset({APP}))
 CONFIG = """\
