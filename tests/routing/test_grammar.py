@@ -133,7 +133,7 @@ def tricks(path: str) -> list[str]:
 
 
 @given(st.lists(st.one_of(PLAIN, SPOILT), min_size=20, max_size=40))
-@settings(max_examples=12, **BOUNDED)
+@settings(max_examples=8, **BOUNDED)
 def test_urls_lead_to_their_own_host_and_path_only(router: Router, texts: list[str]) -> None:
     """T45 to T48: whatever was taken is a good rule, and gets what is its own, no more."""
     owned = taken(texts)
@@ -164,7 +164,7 @@ def resolved(path: str) -> str:
 
 
 @given(st.lists(PLAIN, min_size=6, max_size=9))
-@settings(max_examples=6, **BOUNDED)
+@settings(max_examples=4, **BOUNDED)
 def test_no_spelling_gets_elsewhere(router: Router, texts: list[str]) -> None:
     """T45: what a service is handed, its dots resolved, is at or below its url."""
     owned = taken(texts)
