@@ -59,7 +59,7 @@ class Claims:
         for volume in request.spec.volumes:
             if volume.named:
                 self._check_named(volume, self._ledger.volume_owner(volume.source), request)
-        self.check_directories(request, ())
+        self.check_directories(request, list)
 
     def check_urls(self, request: Request) -> None:
         """Raise RouteRefused for a url that another service has."""
@@ -71,7 +71,9 @@ class Claims:
             if fault:
                 raise RouteRefused(request.where(url) + fault)
 
-    def check_directories(self, request: Request, replicas: Iterable[Replica]) -> None:
+    def check_directories(
+        self, request: Request, replicas: Callable[[], list[Replica]]
+    ) -> None:
         """Raise HostRefused for directories beside those that others have.
 
         These are what live releases ask for, and what ``replicas`` have mounted.
@@ -82,7 +84,7 @@ class Claims:
             return
         found = [
             Directory(replica.service, path, read_only)
-            for replica in replicas
+            for replica in replicas()
             for path, read_only in replica.directories
         ]
         for live in self._ledger.live_releases():
@@ -97,7 +99,7 @@ class Claims:
             if fault:
                 raise HostRefused(request.where(volume) + fault)
 
-    def take_volumes(self, request: Request, replicas: Iterable[Replica]) -> None:
+    def take_volumes(self, request: Request, replicas: Callable[[], list[Replica]]) -> None:
         """Have the named volumes belong to the service; the lock of volumes is held.
 
         Raises HostRefused as :meth:`check` does.

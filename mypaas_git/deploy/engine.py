@@ -262,9 +262,12 @@ class Engine:
         attempt.replaced = [replica.name for replica in old]
         plans = replica_plans(spec, number, image, request.env, self._expand)
         attempt.created = [plan.name for plan in plans]
-        with self.locks.hold_volumes(), ThreadPoolExecutor(max_workers=len(plans)) as pool:
-            # Somebody else may have mounted one of our directories while we were building.
-            self._claims.take_volumes(request, self._runtime.replicas())
+        with contextlib.ExitStack() as stack:
+            if spec.volumes:
+                # Somebody may have mounted a directory of ours while we were building.
+                stack.enter_context(self.locks.hold_volumes())
+                self._claims.take_volumes(request, self._runtime.replicas)
+            pool = stack.enter_context(ThreadPoolExecutor(max_workers=len(plans)))
             list(pool.map(self._create_one, plans))
         return old
 
@@ -366,7 +369,7 @@ class Engine:
     def _refuse_taken(self, request: Request) -> None:
         """Raise RouteRefused, PortInUse or HostRefused for what somebody else has."""
         self._claims.check(request)
-        self._claims.check_directories(request, self._runtime.replicas())
+        self._claims.check_directories(request, self._runtime.replicas)
         live = self._ledger.live_release(request.spec.service)
         for publish in request.spec.publish:
             fault = self._runtime.port_fault(publish)
