@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import secrets
 import shutil
+import sys
 from collections.abc import Sequence
 from ipaddress import ip_address
 from pathlib import Path
 
 from mypaas_git import failpoints
-from mypaas_git.access import host
+from mypaas_git.access import directories, host
 from mypaas_git.access.keys import KeyFile
+from mypaas_git.deploy.claims import Claims
 from mypaas_git.deploy.engine import Engine
 from mypaas_git.deploy.lock import ServiceLocks
 from mypaas_git.deploy.reconcile import Reconciler
 from mypaas_git.deploy.retire import HandOver, Retirer
+from mypaas_git.directives.images import ImageRules
 from mypaas_git.errors import SettingsError
 from mypaas_git.files import sweep_unwritten, write_atomically
 from mypaas_git.git.repository import Repositories
@@ -29,9 +33,9 @@ from mypaas_git.routing.traefik import Traefik
 from mypaas_git.runtime.builder import Builder, Limits
 from mypaas_git.runtime.classic import Caps
 from mypaas_git.runtime.client import Client
-from mypaas_git.runtime.docker import DockerRuntime
+from mypaas_git.runtime.docker import Confinement, DockerRuntime
 from mypaas_git.runtime.proxy import ProxyContainer
-from mypaas_git.settings import Docker, Settings, load
+from mypaas_git.settings import Docker, Host, Settings, load
 
 
 class Home:
@@ -82,11 +86,13 @@ class App:
         self.repositories = Repositories(self.home.repositories)
         self.workers = Workers()
         self.ledger = Ledger(self.home.ledger)
+        images = ImageRules(docker.namespace, frozenset(settings.host.base_images))
         self.runtime = DockerRuntime(
             self.client,
-            Builder(self.client, docker.builder, _limits(docker)),
+            Builder(self.client, docker.builder, _limits(docker), images=images),
             namespace=docker.namespace,
             network=settings.network,
+            confinement=_confinement(settings.host),
         )
         self.proxy = ProxyContainer(
             self.client,
@@ -113,12 +119,16 @@ class App:
             hand_over=hand_over,
         )
         rules = _host_rules(settings)
+
+        def resolve(source: str) -> str:
+            return directories.resolve(source, rules)
+
         self.reconciler = Reconciler(
             ledger=self.ledger,
             runtime=self.runtime,
             router=self.router,
             retirer=self.retirer,
-            expand=lambda source: host.expand(source, rules),
+            expand=resolve,
             erase=self._erase,
         )
         self.engine = Engine(
@@ -129,12 +139,15 @@ class App:
             reconciler=self.reconciler,
             locks=locks,
             outputs=self.home.logs,
-            expand=lambda source: host.expand(source, rules),
+            claims=Claims(self.ledger, resolve, _shared(settings, rules)),
+            expand=resolve,
             entry=self._entry,
             health_timeout=docker.health_timeout,
             low_disk=docker.low_disk,
         )
-        self.hook = PostReceive(self.engine, lookup=self._secret, rules=rules)
+        self.hook = PostReceive(
+            self.engine, lookup=self._secret, rules=rules, image_rules=images
+        )
         self.operations = Operations(
             engine=self.engine,
             hook=self.hook,
@@ -198,14 +211,41 @@ def _limits(docker: Docker) -> Limits:
     return Limits(timeout=docker.build_timeout, caps=caps)
 
 
+def _confinement(asked: Host) -> Confinement:
+    return Confinement(asked.defaults.pids, asked.defaults.capabilities)
+
+
+def _shared(settings: Settings, rules: host.HostRules) -> list[str]:
+    """The volumes for everybody: names, and paths as they are called and as they are."""
+    paths = [host.expand(each, rules) for each in settings.host.shared_volumes]
+    return [*paths, *(os.path.realpath(each) for each in paths if each.startswith("/"))]
+
+
 def _host_rules(settings: Settings) -> host.HostRules:
     home = os.path.expanduser("~")  # noqa: PTH111 - as text: it is compared, not opened
     state = str(settings.home)
     low, high = host.parse_publish_range(settings.host.publish)
-    forbidden = host.always_forbidden(home, state)
-    rules = host.HostRules((), forbidden, low, high, home)
+    # Whoever can write the program that serves, or the engine's socket, owns the host.
+    program = (sys.prefix, str(Path(__file__).parent))
+    forbidden = (*host.always_forbidden(home, state), *program, *_engine_socket())
+    listening = (settings.ssh.listen, settings.http.web, settings.http.web_secure)
+    rules = host.HostRules(
+        (),
+        _real(forbidden),
+        low,
+        high,
+        home,
+        own_ports=frozenset(each.port for each in listening),
+        domain=settings.init.domain,
+        reserved=settings.host.urls,
+    )
     roots = [host.expand(root, rules) for root in settings.host.volumes]
-    return host.HostRules(_real(roots), _real(forbidden), low, high, home)
+    return dataclasses.replace(rules, volume_roots=_real(roots))
+
+
+def _engine_socket() -> list[str]:
+    scheme, found, path = os.environ.get("DOCKER_HOST", "").partition("unix://")
+    return [path] if found and not scheme else []
 
 
 def _real(paths: Sequence[str]) -> tuple[str, ...]:

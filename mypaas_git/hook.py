@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -10,13 +9,16 @@ from dataclasses import dataclass
 
 import structlog
 
-from mypaas_git.access import host
-from mypaas_git.access.policy import Identity
+from mypaas_git.access import directories, host
+from mypaas_git.access.policy import Identity, may_see
 from mypaas_git.deploy.engine import Engine, show_failure
 from mypaas_git.deploy.lock import never
 from mypaas_git.deploy.request import Request
-from mypaas_git.directives.model import ServiceSpec
-from mypaas_git.directives.parse import parse_dockerfile
+from mypaas_git.directives import images
+from mypaas_git.directives.lexer import Fault
+from mypaas_git.directives.model import ServiceSpec, Volume
+from mypaas_git.directives.parse import lines_of, parse_dockerfile
+from mypaas_git.directives.table import key_of
 from mypaas_git.errors import DirectivesInvalid, DockerfileMissing, MypaasError, RefRefused
 from mypaas_git.failpoints import reach
 from mypaas_git.git.receive import Move, RefUpdate
@@ -59,13 +61,33 @@ class Push:
         return self.update.new
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """What a pushed Dockerfile asks for; ``lines`` tells where each of its wishes stands."""
+
+    spec: ServiceSpec
+    lines: Mapping[object, int]
+    images: tuple[images.Use, ...]
+
+    def where(self, wish: host.Wish) -> str:
+        return f"Dockerfile line {self.lines.get(wish, 0)}: {key_of(wish)}: "
+
+
 class PostReceive:
     """Deploys what was pushed to a deploy branch."""
 
-    def __init__(self, engine: Engine, *, lookup: Lookup, rules: host.HostRules) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        lookup: Lookup,
+        rules: host.HostRules,
+        image_rules: images.ImageRules,
+    ) -> None:
         self._engine = engine
         self._lookup = lookup
         self._rules = rules
+        self._image_rules = image_rules
 
     def deploy(self, push: Push, service: ServiceName, move: Move) -> None:
         """Deploy a commit that the branch does not name yet, then have ``move`` move it.
@@ -74,13 +96,13 @@ class PostReceive:
         """
         try:
             push.progress.step(_received(push))
-            spec = self._read(push, service, pinned=True)
+            wanted = self._read(push, service, pinned=True)
             with self._turn(push, service):
                 push.repository.check_there(push.commit)
                 now = _place(push)
                 push.repository.check_movable(push.update.ref)
                 self._tell_of_rollback(push, service)
-                release = self._engine.deploy(self._request(push, spec), push.progress)
+                release = self._engine.deploy(self._request(push, wanted), push.progress)
                 reach("ref.unmoved")
                 move(now)
                 reach("ref.moved")
@@ -95,8 +117,8 @@ class PostReceive:
         """
         try:
             push.progress.step(f"Plan for {push.commit[:7]} ({push.branch})")
-            spec = self._read(push, service, pinned=True)
-            self._engine.preview(spec, self.env_of(spec), push.progress)
+            wanted = self._read(push, service, pinned=True)
+            self._engine.preview(self._request(push, wanted), push.progress)
         except MypaasError as error:
             raise self._told(error, service, push.progress) from error
 
@@ -108,11 +130,11 @@ class PostReceive:
         service = default
         try:
             push.progress.step(_received(push))
-            spec = self._read(push, default, pinned=False)
-            service = spec.service
+            wanted = self._read(push, default, pinned=False)
+            service = wanted.spec.service
             with self._turn(push, service):
                 _refuse_moved(push)
-                release = self._engine.deploy(self._request(push, spec), push.progress)
+                release = self._engine.deploy(self._request(push, wanted), push.progress)
                 tag_release(push.repository, release)
         except BaseException as error:
             put_back(push)
@@ -120,14 +142,26 @@ class PostReceive:
                 raise self._told(error, service, push.progress) from error
             raise
 
-    def check_host(self, spec: ServiceSpec) -> None:
-        """Raise HostRefused, or what a path is refused with, unless the host grants it all."""
-        host.check(spec, self._rules)
-        for volume in spec.volumes:
-            if not volume.named:
-                # What the path leads to counts, not what it is called.
-                path = os.path.realpath(host.expand(volume.source, self._rules))
-                host.check_path(path, self._rules)
+    def check_host(self, spec: ServiceSpec, identity: Identity) -> None:
+        """Raise HostRefused unless the host grants a release all that it asks for."""
+        self._check_host(spec, identity, lambda _: "")
+
+    def _check_host(
+        self, spec: ServiceSpec, identity: Identity, where: Callable[[host.Wish], str]
+    ) -> None:
+        live = self._engine.live(spec.service)
+        host.check(
+            spec,
+            self._rules,
+            key=identity.name,
+            kept=live.spec.urls if live else (),
+            resolve=self._resolve,
+            where=where,
+        )
+
+    def _resolve(self, volume: Volume) -> None:
+        if not volume.named:
+            directories.resolve(volume.source, self._rules)
 
     def _turn(self, push: Push, service: ServiceName) -> AbstractContextManager[None]:
         """Whoever pushes gives way to a newer push; who restarts, say, has no newer one."""
@@ -159,8 +193,8 @@ class PostReceive:
             )
         return {key: value for key, value in found.items() if value is not None}
 
-    def _read(self, push: Push, default: ServiceName | None, *, pinned: bool) -> ServiceSpec:
-        """The spec of the pushed commit, when the host grants what it asks for."""
+    def _read(self, push: Push, default: ServiceName | None, *, pinned: bool) -> Wanted:
+        """What the pushed commit asks for, when the host grants it."""
         text = push.repository.read_file(push.commit, "Dockerfile", MAX_DOCKERFILE)
         if text is None:
             raise DockerfileMissing(
@@ -173,14 +207,21 @@ class PostReceive:
             pinned=pinned,
             has_value=lambda service, key: self._lookup(service, key) is not None,
         )
-        self.check_host(spec)
-        return spec
+        used, faults = images.uses(text)
+        wanted = Wanted(spec, lines_of(text), tuple(used))
+        faults += images.label_faults(text)
+        for use in used:
+            fault = images.fault_of(use.reference, spec.service, self._image_rules)
+            faults += [Fault(use.number, fault)] if fault else []
+        host.refuse([f"Dockerfile line {n}: {fault}" for n, fault in sorted(faults)])
+        self._check_host(spec, push.identity, wanted.where)
+        return wanted
 
-    def _request(self, push: Push, spec: ServiceSpec) -> Request:
+    def _request(self, push: Push, wanted: Wanted) -> Request:
         commit = push.commit
         return Request(
-            spec=spec,
-            env=self.env_of(spec),
+            spec=wanted.spec,
+            env=self.env_of(wanted.spec),
             context=lambda: push.repository.context(commit),
             commit=commit,
             branch=push.branch,
@@ -188,6 +229,9 @@ class PostReceive:
             fingerprint=push.identity.fingerprint,
             action=push.action,
             cancelled=push.cancelled,
+            may_share=lambda other: may_see(push.identity, other),
+            where=wanted.where,
+            images=wanted.images,
         )
 
     def _told(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from mypaas_git.access.policy import Identity
+from mypaas_git.access.policy import Identity, may_see
 from mypaas_git.deploy.engine import Engine
 from mypaas_git.deploy.lock import never
 from mypaas_git.deploy.reconcile import Reconciler
@@ -153,13 +153,14 @@ class Operations:
         raise ReleaseMissing(f"there is no release before {live.label} to roll back to")
 
     def _again(self, release: Release, action: Action, asker: Asker) -> Release:
-        self._hook.check_host(release.spec)
+        self._hook.check_host(release.spec, asker.identity)
         request = Request.again(
             release,
             action,
             who=asker.identity.name,
             fingerprint=asker.identity.fingerprint,
             cancelled=asker.cancelled,
+            may_share=lambda other: may_see(asker.identity, other),
         )
         try:
             new = self._engine.deploy(request, asker.progress)

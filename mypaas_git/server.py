@@ -99,9 +99,15 @@ class Server:
             max_connections=ssh.max_connections,
             max_startups=ssh.max_startups,
             idle_seconds=ssh.idle_timeout,
+            unwelcome=self._is_unwelcome,
         )
         listener.start()
         return listener
+
+    def _is_unwelcome(self, peer: str) -> bool:
+        """A container that connects to ssh has most likely been broken into."""
+        app = self._app
+        return not app.settings.host.reach_ssh and app.runtime.is_inside(peer)
 
     def _clear_up(self) -> None:
         """Remove the unfinished files of processes that were killed."""
@@ -261,7 +267,7 @@ def start_proxy(app: App, report: Callable[[str], None]) -> None:
     app.runtime.check()
     app.runtime.ensure_network()
     image = app.proxy.ensure_image(app.settings.docker.traefik_image, report)
-    app.router.guard_api()
+    app.router.guard_api(app.runtime.gateways())
     app.proxy.ensure(app.proxy_plan(image))
     deadline = time.monotonic() + ROUTER_START
     while True:

@@ -96,9 +96,47 @@ class Git:
 
 
 @dataclass(frozen=True)
+class Defaults:
+    """What every container gets; 0 ``pids`` is no limit.
+
+    Docker's own capabilities less those that an ordinary app does without: raw sockets
+    forge other services' packets, and the others make devices, file capabilities and audit
+    records.
+    """
+
+    pids: Cap = Cap(4096)
+    capabilities: tuple[str, ...] = (
+        "CHOWN",
+        "DAC_OVERRIDE",
+        "FOWNER",
+        "FSETID",
+        "KILL",
+        "NET_BIND_SERVICE",
+        "SETGID",
+        "SETPCAP",
+        "SETUID",
+        "SYS_CHROOT",
+    )
+
+
+Reservations = Mapping[str, tuple[str, ...]]
+"""Patterns of hosts, with the services and the keys (``key:NAME``) that may use them."""
+
+
+@dataclass(frozen=True)
 class Host:
+    """``urls`` reserves hosts; ``base_images`` names services that others may build upon.
+
+    ``reach_ssh`` tells whether containers may connect to this server's ssh.
+    """
+
     volumes: tuple[str, ...] = ("~",)
     publish: str = "1024-65535"
+    shared_volumes: tuple[str, ...] = ()
+    base_images: tuple[str, ...] = ()
+    reach_ssh: bool = False
+    defaults: Defaults = Defaults()
+    urls: Reservations = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -194,18 +232,29 @@ def _section(name: str, cls: type, content: Mapping[str, Any]) -> Any:
         if key not in kinds:
             raise SettingsError(f"unknown key {where}{_near(key, kinds)}")
         try:
-            values[key] = _convert(kinds[key], value)
+            values[key] = _value(name, key, kinds[key], value)
             _check(where, values[key])
         except ValueError as error:
             raise SettingsError(f"{where}: {error}") from None
     return cls(**values)
 
 
+def _value(section: str, key: str, kind: Any, value: Any) -> Any:
+    """Return what stands under a key, which may be a section of its own."""
+    if kind is not Defaults and kind != Reservations:
+        return _convert(kind, value)
+    if not isinstance(value, dict):
+        raise SettingsError(f"[{section}] {key}: write it as a section, [{section}.{key}]")
+    if kind is Defaults:
+        return _section(f"{section}.{key}", Defaults, value)
+    return _reservations(value)
+
+
 def _convert(kind: Any, value: Any) -> Any:
     """Return the TOML ``value`` as ``kind``; raises ValueError."""
     if kind is Address and isinstance(value, str):
         return Address.parse(value)
-    if kind is str and isinstance(value, str):
+    if kind in (str, bool) and isinstance(value, kind):
         return value
     if kind is Cap:
         return Cap(0 if value == "" else _convert(int, value))
@@ -219,8 +268,37 @@ def _convert(kind: Any, value: Any) -> Any:
         and all(isinstance(each, str) for each in value)
     ):
         return tuple(value)
-    wanted = {str: "a text in quotes", int: "a whole number", Address: 'text like "0.0.0.0:80"'}
+    wanted = {
+        str: "a text in quotes",
+        bool: "true or false",
+        int: "a whole number",
+        Address: 'text like "0.0.0.0:80"',
+    }
     raise ValueError(f"{value!r} is not {wanted.get(kind, 'a list of texts')}")
+
+
+def _reservations(value: Mapping[str, Any]) -> Reservations:
+    """What ``[host.urls]`` says; raises ValueError."""
+    found: dict[str, tuple[str, ...]] = {}
+    for pattern, owners in value.items():
+        if not _PATTERN.fullmatch(pattern):
+            raise ValueError(
+                f'{pattern!r} is not a host; write such as "shop.example.com", '
+                f'"*.example.com" for all below it, or "*" for every other one'
+            )
+        if not isinstance(owners, list) or not all(map(_is_owner, owners)):
+            raise ValueError(
+                f"{pattern}: {owners!r} is not a list of services and keys; write such as "
+                f'["shop", "key:alice"]'
+            )
+        found[pattern] = tuple(owners)
+    return found
+
+
+def _is_owner(text: object) -> bool:
+    return isinstance(text, str) and bool(
+        re.fullmatch(r"[a-z0-9][a-z0-9-]{0,62}|key:[^\x00-\x1f]+", text)
+    )
 
 
 def _size(text: str) -> int:
@@ -241,6 +319,11 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,30}")
 _REF = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")
 _HOST = re.compile(r"([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
+
+_PATTERN = re.compile(rf"\*|(\*\.)?{_HOST.pattern}")
+_VOLUME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}|[~/].*")
+_SERVICE = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+_CAPABILITY = re.compile(r"[A-Z][A-Z_]{2,30}")
 
 _RULES: dict[str, tuple[Callable[[Any], object], str]] = {
     "[init] domain": (
@@ -274,6 +357,22 @@ _RULES: dict[str, tuple[Callable[[Any], object], str]] = {
     ),
     "[docker] build_cpus": (lambda v: 0 <= v <= 1024, "must lie between 0 (no cap) and 1024"),
     "[docker] engine": (lambda v: v == "docker", 'is not supported; use "docker"'),
+    "[host] shared_volumes": (
+        lambda v: all(map(_VOLUME.fullmatch, v)),
+        "must be names of volumes, or directories",
+    ),
+    "[host] base_images": (
+        lambda v: all(map(_SERVICE.fullmatch, v)),
+        "must be names of services",
+    ),
+    "[host.defaults] pids": (
+        lambda v: v == 0 or 16 <= v <= 1 << 22,
+        "must lie between 16 and 4194304, or be 0 for no limit",
+    ),
+    "[host.defaults] capabilities": (
+        lambda v: all(map(_CAPABILITY.fullmatch, v)),
+        "must be names such as CHOWN or NET_BIND_SERVICE (capabilities(7), without CAP_)",
+    ),
     "[git] branches": (
         lambda v: v and all(map(_REF.fullmatch, v)),
         "must name at least one branch, each like main or release/eu",
@@ -362,6 +461,16 @@ namespace = {namespace}  # label value and prefix of everything that is created
 [host]  # what services may ask of this host
 # volumes = ["~"]
 # publish = "1024-65535"
+# shared_volumes = []  # volumes that more than one service may use
+# base_images = []  # services whose images others may build upon
+# reach_ssh = false  # whether services may connect to this server's ssh
+
+[host.defaults]  # what every container gets
+# pids = 4096  # how many processes and threads it may have
+# capabilities = [{capabilities}]
+
+[host.urls]  # hosts that only these services, or pushes with these keys, may use
+# "*.alice.example.com" = ["blog", "key:alice"]
 
 [env]  # secrets, sampled by `# mypaas.env=KEY`
 # API_TOKEN = "..."
@@ -381,7 +490,9 @@ def render(settings: Settings) -> str:
         "namespace": settings.docker.namespace,
     }
     encoder = toml.TomlEncoder()
-    return TEMPLATE.format(**{k: encoder.dump_value(v) for k, v in values.items()})
+    capabilities = ", ".join(f'"{each}"' for each in Defaults().capabilities)
+    shown = {key: encoder.dump_value(value) for key, value in values.items()}
+    return TEMPLATE.format(**shown, capabilities=capabilities)
 
 
 def with_changes(settings: Settings, **sections: Mapping[str, Any]) -> Settings:

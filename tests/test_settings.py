@@ -57,6 +57,15 @@ def test_secrets_of_a_service_win_and_never_show(tmp_path: Path) -> None:
     assert "common" not in repr(loaded)
 
 
+def test_what_services_may_ask_of_the_host(tmp_path: Path) -> None:
+    """Hosts are reserved by patterns; the rest has careful defaults."""
+    text = '[host.urls]\n"*.a.example.com" = ["blog", "key:alice"]\n"*" = []\n'
+    host = settings.load(write(tmp_path, f"{text}[host.defaults]\npids = 0\n")).host
+    assert host.urls == {"*.a.example.com": ("blog", "key:alice"), "*": ()}
+    assert host.defaults.pids == 0
+    assert "NET_RAW" not in host.defaults.capabilities
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -70,6 +79,16 @@ def test_secrets_of_a_service_win_and_never_show(tmp_path: Path) -> None:
         ("[ssh]\nmax_connections = 0\n", "[ssh] max_connections: 0 must lie"),
         ("[ssh]\nmax_startups = 1\n", "[ssh] max_startups: 1 must lie"),
         ("[ssh]\nidle_timeout = 0\n", "[ssh] idle_timeout: 0 is not a time"),
+        ("[host]\nreach_ssh = 'no'\n", "[host] reach_ssh: 'no' is not true or false"),
+        ("[host]\ndefaults = 3\n", "[host] defaults: write it as a section"),
+        ("[host]\nbase_images = ['A']\n", "[host] base_images: ('A',) must be names"),
+        ("[host]\nshared_volumes = ['-x']\n", "[host] shared_volumes: ('-x',) must be"),
+        ("[host.defaults]\npids = 3\n", "[host.defaults] pids: 3 must lie between"),
+        ("[host.defaults]\ncapabilities = ['all']\n", "[host.defaults] capabilities"),
+        ("[host.defaults]\npid = 99\n", "did you mean 'pids'?"),
+        ("[host.urls]\n'a b' = ['x']\n", "[host] urls: 'a b' is not a host"),
+        ("[host.urls]\n'a.b' = 'x'\n", "[host] urls: a.b: 'x' is not a list"),
+        ("[host.urls]\n'a.b' = ['X']\n", "is not a list of services and keys"),
         ("[git]\nbranches = []\n", "[git] branches"),
         ('[git]\nbranches = ["-f"]\n', "[git] branches"),
         ('[init]\ndomain = "a b"\n', "[init] domain"),

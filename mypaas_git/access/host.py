@@ -1,16 +1,17 @@
 """What a service may ask of the host. Pure: takes values, answers, touches nothing.
 
 Paths are compared by their components, never as strings. Symbolic links are
-not followed here: whoever mounts a path resolves it first and asks
-:func:`check_path` about what it found.
+not followed here: ``access.directories`` does that, and asks :func:`check_path` about
+what it found. What services may not take from each other is ``deploy.claims``' to say.
 """
 
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 
-from mypaas_git.directives.model import Publish, ServiceSpec
+from mypaas_git.directives.model import Publish, ServiceSpec, Url, Volume
 from mypaas_git.directives.values import BadValue, port
 from mypaas_git.errors import HostRefused, SettingsError
 
@@ -18,13 +19,41 @@ from mypaas_git.errors import HostRefused, SettingsError
 _NEVER = (
     "/proc",
     "/sys",
+    "/dev",
     "/run/docker.sock",
     "/var/run/docker.sock",
     "/run/containerd",
     "/var/run/containerd",
+    "/run/user",
     "/var/lib/docker",
+    "/var/lib/containerd",
 )
-_NEVER_AT_HOME = (".ssh", ".gnupg", ".docker", ".bashrc", ".bash_profile", ".profile")
+# What is run or read when somebody logs in, and what they log in elsewhere with.
+_NEVER_AT_HOME = (
+    ".ssh",
+    ".gnupg",
+    ".docker",
+    ".config",
+    ".local/bin",
+    ".local/lib",
+    ".local/share/docker",
+    ".local/share/systemd",
+    ".bashrc",
+    ".bash_profile",
+    ".bash_login",
+    ".bash_logout",
+    ".profile",
+    ".zshrc",
+    ".zshenv",
+    ".zprofile",
+    ".zlogin",
+    ".pam_environment",
+    ".gitconfig",
+    ".git-credentials",
+    ".netrc",
+    ".aws",
+    ".kube",
+)
 
 
 @dataclass(frozen=True)
@@ -33,7 +62,9 @@ class HostRules:
 
     Paths are absolute. A host volume lies within one of ``volume_roots`` and has
     nothing to do with the ``forbidden`` ones; ``home`` is what ``~`` stands for.
-    Host ports are from ``publish_low`` to ``publish_high``.
+    Host ports are from ``publish_low`` to ``publish_high``, and none of the server's
+    ``own_ports``. ``domain`` is the server's own name. ``reserved`` says of patterns of
+    hosts which services, and which keys (``key:NAME``), may use them.
     """
 
     volume_roots: tuple[str, ...]
@@ -41,15 +72,43 @@ class HostRules:
     publish_low: int
     publish_high: int
     home: str
+    own_ports: frozenset[int] = frozenset()
+    domain: str = ""
+    reserved: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-def check(spec: ServiceSpec, rules: HostRules) -> None:
-    """Raise :class:`HostRefused`, with one detail a fault, for what a service may not have."""
-    paths = [expand(volume.source, rules) for volume in spec.volumes if not volume.named]
-    faults = [_path_fault(path, rules) for path in paths]
-    for publish in spec.publish:
-        faults += [_port_fault(publish, rules), _address_fault(publish)]
-    details = [fault for fault in faults if fault]
+Wish = Url | Volume | Publish
+"""What a service may ask of the host."""
+
+
+def check(
+    spec: ServiceSpec,
+    rules: HostRules,
+    *,
+    key: str = "",
+    kept: Collection[Url] = (),
+    resolve: Callable[[Volume], None] = lambda _: None,
+    where: Callable[[Wish], str] = lambda _: "",
+) -> None:
+    """Raise :class:`HostRefused`, with one detail a fault, for what a service may not have.
+
+    ``key`` is the name of the key that asks, ``kept`` are the urls that the service has
+    already. ``resolve`` refuses a volume for what it leads to; ``where`` tells the place
+    of a wish in the Dockerfile.
+    """
+    details: list[str] = []
+    wishes: tuple[Wish, ...] = (*spec.urls, *spec.volumes, *spec.publish)
+    for wish in wishes:
+        fault = _fault(wish, spec, rules, key, kept)
+        if fault is None and isinstance(wish, Volume):
+            fault = _refusal(resolve, wish)
+        if fault:
+            details.append(where(wish) + fault)
+    refuse(details)
+
+
+def refuse(details: list[str]) -> None:
+    """Raise HostRefused for the faults in ``details``, if there are any."""
     if details:
         more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
         raise HostRefused(details[0] + more, details=details)
@@ -89,6 +148,65 @@ def parse_publish_range(text: str) -> tuple[int, int]:
     return low, high
 
 
+def _fault(
+    wish: Wish, spec: ServiceSpec, rules: HostRules, key: str, kept: Collection[Url]
+) -> str | None:
+    if isinstance(wish, Url):
+        return _url_fault(wish, spec, rules, key, kept)
+    if isinstance(wish, Publish):
+        return _port_fault(wish, rules) or _address_fault(wish)
+    return None if wish.named else _path_fault(expand(wish.source, rules), rules)
+
+
+def _refusal(resolve: Callable[[Volume], None], volume: Volume) -> str | None:
+    try:
+        resolve(volume)
+    except HostRefused as error:
+        return error.message
+    return None
+
+
+def _url_fault(
+    url: Url, spec: ServiceSpec, rules: HostRules, key: str, kept: Collection[Url]
+) -> str | None:
+    """Whether the host is reserved for others. Nobody but config.toml gives it to a service."""
+    pattern = _reservation(url.host, rules.reserved)
+    if pattern is None:
+        if url.host != rules.domain.lower():
+            return None
+        return (
+            f"{url} cannot be used: {url.host} is the server's own name; choose another host, "
+            f"or an admin can give it to {spec.service} under [host.urls] in config.toml"
+        )
+    owners = rules.reserved[pattern]
+    by_key = any(each.startswith("key:") for each in owners) and url in kept
+    if str(spec.service) in owners or f"key:{key}" in owners or by_key:
+        return None
+    return (
+        f"{url} cannot be used: this host reserves {pattern} for {_named(owners)}; choose "
+        f"another host, or an admin can add {spec.service} to it under [host.urls] in "
+        f"config.toml"
+    )
+
+
+def _reservation(host: str, reserved: Mapping[str, tuple[str, ...]]) -> str | None:
+    """The pattern that decides on ``host``: the host itself, else the longest one."""
+    if host in reserved:
+        return host
+    found = [each for each in reserved if each.startswith("*") and host.endswith(each[1:])]
+    return max(found, key=len, default=None)
+
+
+def _named(owners: Collection[str]) -> str:
+    said = [
+        f"pushes with the key '{each.removeprefix('key:')}'"
+        if each.startswith("key:")
+        else f"the service '{each}'"
+        for each in owners
+    ]
+    return " and ".join(said) or "nobody"
+
+
 def _path_fault(path: str, rules: HostRules) -> str | None:
     why = _malformed(path) or _forbidden(path, rules) or _outside(path, rules)
     return f"{path!a} cannot be mounted: {why}" if why else None
@@ -123,6 +241,9 @@ def _outside(path: str, rules: HostRules) -> str | None:
 
 def _port_fault(publish: Publish, rules: HostRules) -> str | None:
     first, last = publish.host_port, publish.host_port_end or publish.host_port
+    own = [port for port in sorted(rules.own_ports) if first <= port <= last]
+    if own:
+        return f"the host port {own[0]} is the server's own; choose another"
     if first == 0 or rules.publish_low <= first <= last <= rules.publish_high:
         return None
     port_or_range = f"{first}-{last}" if last > first else f"{first}"

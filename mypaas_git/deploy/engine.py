@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from io import RawIOBase
 from pathlib import Path
@@ -12,6 +12,7 @@ from pathlib import Path
 import structlog
 
 from mypaas_git.deploy.attempt import Attempt
+from mypaas_git.deploy.claims import Claims
 from mypaas_git.deploy.health import exited, gate_of, start_and_wait
 from mypaas_git.deploy.lock import ServiceLocks
 from mypaas_git.deploy.plan import replica_names, replica_plans
@@ -20,21 +21,19 @@ from mypaas_git.deploy.probe import Entry, url_to_probe
 from mypaas_git.deploy.reconcile import Reconciler
 from mypaas_git.deploy.request import Request
 from mypaas_git.deploy.retire import Retirer
-from mypaas_git.directives.model import ServiceSpec
 from mypaas_git.errors import (
     Cancelled,
     LedgerFault,
     MypaasError,
+    PortInUse,
     ReleaseMissing,
     RouterDown,
-    RouteRefused,
 )
 from mypaas_git.failpoints import reach
 from mypaas_git.ledger.model import Release, Wanted
 from mypaas_git.ledger.store import Ledger
 from mypaas_git.names import ServiceName
 from mypaas_git.progress import LineProgress, Progress, Tee
-from mypaas_git.routing.rules import owner_of
 from mypaas_git.routing.traefik import Traefik
 from mypaas_git.runtime.base import BuildPlan, Replica, ReplicaPlan, Runtime
 
@@ -64,6 +63,7 @@ class Engine:
         retirer: Retirer,
         reconciler: Reconciler,
         locks: ServiceLocks,
+        claims: Claims,
         outputs: Path,
         expand: Callable[[str], str],
         entry: Entry,
@@ -75,6 +75,7 @@ class Engine:
         self._router = router
         self._retirer = retirer
         self._reconciler = reconciler
+        self._claims = claims
         self._outputs = outputs
         self._expand = expand
         self._entry = entry
@@ -90,7 +91,7 @@ class Engine:
         """
         self._runtime.check()
         self._await_router(progress)
-        self._refuse_taken_urls(request.spec)
+        self._refuse_taken(request)
         before = self._repair(request.spec.service)
         release = self._begin(request)
         reach("deploy.begun")
@@ -121,12 +122,13 @@ class Engine:
         start_and_wait(self._runtime, names, gate, timeout, progress.detail)
         self._router.set(live.spec, names)
 
-    def preview(self, spec: ServiceSpec, env: Mapping[str, str], progress: Progress) -> None:
-        """Say what a deploy of ``spec`` would change, and change nothing.
+    def preview(self, request: Request, progress: Progress) -> None:
+        """Say what a deploy of ``request`` would change, and change nothing.
 
         Raises a MypaasError where a deploy would not even begin.
         """
-        self._refuse_taken_urls(spec)
+        spec = request.spec
+        self._claims.check(request)
         standing = self._ledger.standing(spec.service)
         live = standing.live
         progress.step(
@@ -134,7 +136,7 @@ class Engine:
             if live
             else f"{spec.service} would go live for the first time"
         )
-        for line in preview(spec, env, live):
+        for line in preview(spec, request.env, live):
             progress.detail(line)
         stopped = standing.wanted is not Wanted.RUNNING
         progress.step(f"Expected downtime: {expected_downtime(spec, live, stopped)}")
@@ -217,7 +219,7 @@ class Engine:
             out.step("Switching traffic")
         with self.locks.hold_routes():
             # Somebody else may have gone live with one of our urls while we were building.
-            self._refuse_taken_urls(spec)
+            self._claims.check_urls(request)
             attempt.switching = True
             self._ledger.switching(release)
             reach("switch.recorded")
@@ -247,6 +249,7 @@ class Engine:
                 secrets=request.secrets,
                 cancelled=request.cancelled,
                 keep=lambda layer: self._ledger.add_layer(release, layer),
+                images=request.images,
             )
             image = self._runtime.build(plan, attempt.out.detail)
         reach("build.built")
@@ -259,7 +262,12 @@ class Engine:
         attempt.replaced = [replica.name for replica in old]
         plans = replica_plans(spec, number, image, request.env, self._expand)
         attempt.created = [plan.name for plan in plans]
-        with ThreadPoolExecutor(max_workers=len(plans)) as pool:
+        with contextlib.ExitStack() as stack:
+            if spec.volumes:
+                # Somebody may have mounted a directory of ours while we were building.
+                stack.enter_context(self.locks.hold_volumes())
+                self._claims.take_volumes(request, self._runtime.replicas)
+            pool = stack.enter_context(ThreadPoolExecutor(max_workers=len(plans)))
             list(pool.map(self._create_one, plans))
         return old
 
@@ -358,14 +366,15 @@ class Engine:
                 self._reconciler.write_route(other)
         self._reconciler.restore_route(self._ledger.standing(service))
 
-    def _refuse_taken_urls(self, spec: ServiceSpec) -> None:
-        others = [r.spec for r in self._ledger.live_releases() if r.service != spec.service]
-        for url in spec.urls:
-            owner = owner_of(url, others)
-            if owner is not None:
-                raise RouteRefused(
-                    f"{url} belongs to the service '{owner}'; choose another url"
-                )
+    def _refuse_taken(self, request: Request) -> None:
+        """Raise RouteRefused, PortInUse or HostRefused for what somebody else has."""
+        self._claims.check(request)
+        self._claims.check_directories(request, self._runtime.replicas)
+        live = self._ledger.live_release(request.spec.service)
+        for publish in request.spec.publish:
+            fault = self._runtime.port_fault(publish)
+            if fault and not (live and publish in live.spec.publish):
+                raise PortInUse(request.where(publish) + fault)
 
     def _measured(self, attempt: Attempt, live: Release) -> Release:
         """The release with what visitors saw of it, as far as it can be recorded."""

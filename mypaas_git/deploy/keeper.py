@@ -79,7 +79,7 @@ class Keeper:
         replicas = self._runtime.replicas()
         # Of an emptied directory Traefik keeps what it had, so that its answer says nothing;
         # without this file it would not confirm the others when they come back.
-        self._router.guard_api()
+        self._router.keep_api()
         try:
             self._router.check()
         except RouterDown as error:

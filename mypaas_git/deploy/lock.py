@@ -120,6 +120,13 @@ class ServiceLocks:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
 
+    @contextlib.contextmanager
+    def hold_volumes(self) -> Iterator[None]:
+        """Hold what services share of the host's directories, while containers are made."""
+        with self._open(".volumes") as descriptor:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+
     def _wait(
         self,
         descriptor: int,

@@ -6,8 +6,20 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from mypaas_git.deploy.lock import never
-from mypaas_git.directives.model import ServiceSpec
+from mypaas_git.directives.images import Use
+from mypaas_git.directives.model import Publish, ServiceSpec, Url, Volume
 from mypaas_git.ledger.model import Action, Release
+from mypaas_git.names import ServiceName
+
+Wish = Url | Volume | Publish
+
+
+def _nowhere(_: Wish) -> str:
+    return ""
+
+
+def _nobody(_: ServiceName) -> bool:
+    return False
 
 
 @dataclass(frozen=True)
@@ -17,6 +29,8 @@ class Request:
     ``env`` has a value for every variable of the spec. ``context`` begins the tar stream
     of the commit's files; a request that ``restores`` a release takes its image instead.
     ``cancelled`` tells whether nobody wants it any more, which counts until the switch.
+    ``may_share`` tells of other services whether this one may join them on their hosts and
+    directories, ``where`` the line of a wish in the Dockerfile, ``images`` what that names.
     """
 
     spec: ServiceSpec
@@ -29,6 +43,9 @@ class Request:
     action: Action = Action.PUSH
     restores: Release | None = None
     cancelled: Callable[[], bool] = never
+    may_share: Callable[[ServiceName], bool] = _nobody
+    where: Callable[[Wish], str] = _nowhere
+    images: tuple[Use, ...] = ()
 
     @property
     def secrets(self) -> dict[str, str]:
@@ -45,6 +62,7 @@ class Request:
         who: str,
         fingerprint: str,
         cancelled: Callable[[], bool] = never,
+        may_share: Callable[[ServiceName], bool] = _nobody,
     ) -> Request:
         """A request for what ``release`` was: image, spec and variables."""
         return cls(
@@ -58,4 +76,5 @@ class Request:
             action=action,
             restores=release,
             cancelled=cancelled,
+            may_share=may_share,
         )

@@ -43,6 +43,14 @@ def parse_dockerfile(
     return reading.spec(default_service)
 
 
+def lines_of(text: bytes) -> dict[Any, int]:
+    """The line of each url, volume, variable and port in a Dockerfile without faults."""
+    reading = _Reading([])
+    for line in lex(text)[0]:
+        reading.take(line)
+    return reading.lines()
+
+
 class _Item(NamedTuple):
     """A value and the line that it stands on."""
 
@@ -131,6 +139,11 @@ class _Reading:
                 fields[directive.field] = found[0]
         fields["scale"], fields["scale_mode"] = self._scale()
         return ServiceSpec(**fields)
+
+    def lines(self) -> dict[Any, int]:
+        """The line on which each value of a repeatable directive stands."""
+        repeatable = [each.key for each in DIRECTIVES.values() if each.repeatable]
+        return {item.value: item.number for key in repeatable for item in self._items[key]}
 
     def _add(self, directive: Directive, number: int, value: Any) -> None:
         if directive.identity is None:

@@ -119,6 +119,12 @@ DIRECTIVES: Mapping[str, Directive] = {each.key: each for each in _ALL}
 """Every directive by its key, in the order of the documentation."""
 
 
+def key_of(item: Url | Volume | EnvVar | Publish) -> str:
+    """The directive by which ``item`` was asked for."""
+    kinds = {Url: "url", Volume: "volume", EnvVar: "env", Publish: "publish"}
+    return f"mypaas.{kinds[type(item)]}"
+
+
 def nearest(key: str) -> str | None:
     """Return the directive that was probably meant by ``key``."""
     names = [known.removeprefix("mypaas.") for known in DIRECTIVES]

@@ -57,6 +57,15 @@ MIGRATIONS = [
     CREATE TABLE services (service TEXT PRIMARY KEY, wanted TEXT NOT NULL);
     CREATE TABLE layers (service TEXT NOT NULL, number INTEGER NOT NULL, id TEXT NOT NULL);
     """,
+    # Whose a named volume is outlives the service, as the volume does.
+    """
+    CREATE TABLE volumes (name TEXT PRIMARY KEY, service TEXT NOT NULL);
+    INSERT OR IGNORE INTO volumes
+        SELECT json_extract(value, '$.source'), service
+        FROM releases, json_each(releases.spec, '$.volumes')
+        WHERE substr(json_extract(value, '$.source'), 1, 1) NOT IN ('/', '~')
+        ORDER BY started_at;
+    """,
 ]
 _COLUMNS = (
     "service, number, state, commit_id, branch, who, fingerprint, image, spec, "
@@ -264,6 +273,19 @@ class Ledger:
     def forget_layers(self, service: ServiceName) -> None:
         with self._transaction() as db:
             db.execute("DELETE FROM layers WHERE service = ?", (service,))
+
+    def volume_owner(self, name: str) -> ServiceName | None:
+        """The service that first used a named volume, whether or not it is still there."""
+        with self._transaction("BEGIN") as db:
+            row = db.execute("SELECT service FROM volumes WHERE name = ?", (name,)).fetchone()
+        return ServiceName(row[0]) if row else None
+
+    def claim_volume(self, name: str, service: ServiceName) -> ServiceName:
+        """Have a named volume belong to ``service`` unless it has an owner; returns that."""
+        with self._transaction() as db:
+            db.execute("INSERT OR IGNORE INTO volumes VALUES (?, ?)", (name, service))
+            row = db.execute("SELECT service FROM volumes WHERE name = ?", (name,)).fetchone()
+        return ServiceName(row[0])
 
     def _advance(self, release: Release, state: State, **fields: object) -> Release:
         with self._transaction() as db:

@@ -7,7 +7,7 @@ on: a service's name has no dot, so two services never share a name.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from mypaas_git.directives.model import Healthcheck, ServiceSpec, Url
@@ -61,14 +61,6 @@ def route(
 def server_urls(spec: ServiceSpec, replicas: Sequence[str]) -> list[str]:
     """Where Traefik will send requests."""
     return [f"http://{replica}:{spec.port}" for replica in replicas]
-
-
-def owner_of(url: Url, specs: Iterable[ServiceSpec]) -> ServiceName | None:
-    """The service among ``specs`` that already has the host and path of ``url``."""
-    for spec in specs:
-        if any((each.host, each.path) == (url.host, url.path) for each in spec.urls):
-            return spec.service
-    return None
 
 
 def _routers(spec: ServiceSpec, cert_resolver: str | None) -> Config:

@@ -47,6 +47,7 @@ class Traefik:
         self._password = password
         self._cert_resolver = cert_resolver
         self._secure_port = secure_port
+        self._own_route: bytes | None = None
 
     def check(self) -> None:
         """Raise RouterDown unless Traefik answers."""
@@ -100,11 +101,19 @@ class Traefik:
         urls = zip(replicas, rules.server_urls(spec, replicas), strict=True)
         return [replica for replica, url in urls if status.get(url, "UP") != "UP"]
 
-    def guard_api(self) -> None:
-        """Write the route of the API itself, behind the password, unless it is there."""
+    def guard_api(self, sources: Sequence[str] = ()) -> None:
+        """Write the route of the API itself, behind the password.
+
+        With ``sources``, addresses, it answers nobody else: services are on its network,
+        this host comes by the network's gateway.
+        """
         digest = hashlib.sha1(self._password.encode(), usedforsecurity=False).digest()
         # SHA-1 is one of the forms that Traefik knows; 256 random bits need no slow hash.
         user = f"{USER}:{{SHA}}{base64.b64encode(digest).decode()}"
+        middlewares: dict[str, Any] = {"_api": {"basicAuth": {"users": [user]}}}
+        if sources:
+            allowed = {"sourceRange": list(sources)}
+            middlewares = {"_api.from": {"ipAllowList": allowed}, **middlewares}
         config = {
             "http": {
                 "routers": {
@@ -112,13 +121,18 @@ class Traefik:
                         "rule": "PathPrefix(`/`)",
                         "entryPoints": ["api"],
                         "service": "api@internal",
-                        "middlewares": ["_api"],
+                        "middlewares": list(middlewares),
                     }
                 },
-                "middlewares": {"_api": {"basicAuth": {"users": [user]}}},
+                "middlewares": middlewares,
             }
         }
-        self._replace("_api", json.dumps(config, indent=1).encode())
+        self._own_route = json.dumps(config, indent=1).encode()
+        self.keep_api()
+
+    def keep_api(self) -> None:
+        """Write what :meth:`guard_api` did again, if it is lost."""
+        self._replace("_api", self._own_route)
 
     def _confirm(self, spec: ServiceSpec, replicas: Sequence[str]) -> None:
         service = spec.service

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from mypaas_git.directives.images import Use
 from mypaas_git.directives.model import Publish, Volume
 from mypaas_git.names import ServiceName
 
@@ -39,7 +40,8 @@ class BuildPlan:
     the builder knows how, and are hidden in what it prints. ``cancelled`` tells, to any
     thread, whether nobody wants the image any more. ``keep`` is told the id of each layer
     that this build made, as it is made, for when the build fails; where the builder has a
-    cache that clears itself up, it hears of none.
+    cache that clears itself up, it hears of none. ``images`` are those that the Dockerfile
+    names.
     """
 
     service: ServiceName
@@ -48,6 +50,7 @@ class BuildPlan:
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     cancelled: Callable[[], bool] = lambda: False
     keep: Callable[[str], None] = lambda _: None
+    images: tuple[Use, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class Replica:
 
     ``state`` is Docker's word (created, running, restarting, exited, …), ``health``
     that of an image's HEALTHCHECK or None, ``address`` its IP on the services'
-    network while it runs.
+    network while it runs. ``directories`` of the host that it has: path, read-only.
     """
 
     name: str
@@ -67,6 +70,7 @@ class Replica:
     out_of_memory: bool = False
     health: str | None = None
     address: str | None = None
+    directories: tuple[tuple[str, bool], ...] = ()
 
     @property
     def running(self) -> bool:
@@ -88,11 +92,15 @@ class Runtime(Protocol):
         """Build an image as planned and return its name.
 
         Every line of the build's output goes to ``log`` as it comes. Raises BuildFailed,
+        HostRefused when it is to be made of what is another service's,
         and Cancelled soon after ``plan.cancelled()`` has become true.
         """
 
     def create(self, plan: ReplicaPlan) -> None:
         """Create a container without starting it. Raises StartFailed."""
+
+    def port_fault(self, publish: Publish) -> str | None:
+        """Why a port of the host cannot be published, as far as that can be seen."""
 
     def start(self, name: str) -> None:
         """Start a container. Raises StartFailed, and PortInUse where that is why."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from mypaas_git.directives.images import ImageRules
 from mypaas_git.errors import BuildFailed
 from mypaas_git.runtime.base import BuildPlan
+from mypaas_git.runtime.bases import Bases
 from mypaas_git.runtime.buildclient import BuildClient
 from mypaas_git.runtime.buildkit import BuildKit
 from mypaas_git.runtime.classic import Caps, Classic
@@ -42,11 +44,13 @@ class Builder:
         choice: str = "auto",
         limits: Limits | None = None,
         client: BuildClient | None = None,
+        images: ImageRules | None = None,
     ) -> None:
         self._engine = engine
         self._choice = choice
         self._limits = limits or Limits()
         self._client = client or BuildClient(engine)
+        self._bases = Bases(engine, images or ImageRules("mypaas"))
 
     def build(
         self, plan: BuildPlan, image: str, label: tuple[str, str], log: Callable[[str], None]
@@ -55,11 +59,14 @@ class Builder:
 
         ``label`` is a name and a value that is the same for every build, lest every image
         have a layer of its own. Raises BuildFailed naming the step and what it said,
-        Cancelled, and EngineDown.
+        HostRefused for what is made of another service's image, Cancelled, and EngineDown.
         """
         transcript = Transcript(log, plan.secrets, self._limits.flood)
         watch = Watch(plan.cancelled, self._limits.timeout)
-        self._chosen(plan).build(Job(plan, image, label, transcript, watch))
+        job = Job(plan, image, label, transcript, watch)
+        builder = self._chosen(plan)
+        self._bases.check(job, quoted=isinstance(builder, Classic))
+        builder.build(job)
 
     def _chosen(self, plan: BuildPlan) -> BuildKit | Classic:
         path = self._client.find(plan.cancelled) if self._choice != "classic" else None

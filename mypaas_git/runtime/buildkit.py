@@ -43,6 +43,8 @@ class BuildKit:
     def _argv(self, job: Job) -> list[str]:
         argv = [str(self._path), "build", "--progress=plain", "--tag", job.image]
         argv += ["--label", "=".join(job.label)]
+        # Else RUN --mount=type=cache of one service would be that of all others as well.
+        argv += ["--build-arg", f"BUILDKIT_CACHE_MOUNT_NS={job.image.rpartition(':')[0]}"]
         for number, key in enumerate(job.plan.secrets):
             argv += ["--secret", f"id={key},env={_variable(number)}"]
         return [*argv, "-"]

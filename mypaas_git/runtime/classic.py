@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from typing import IO, Any, cast
 
 import docker
-from docker.errors import APIError, DockerException
-from docker.types import CancellableStream
-from requests import Response
+from docker.errors import APIError
 
 from mypaas_git.errors import BuildFailed, EngineDown
+from mypaas_git.runtime.answer import Answer
 from mypaas_git.runtime.client import TIMEOUT, Client, engine_errors, explanation
 from mypaas_git.runtime.job import Job
 from mypaas_git.runtime.transcript import (
@@ -50,7 +47,7 @@ class Classic:
         answer: Docker Engine API, "Build an image", one JSON object per message.
         """
         api = self._engine.another()
-        answer = _Answer()
+        answer = Answer()
         api.hooks["response"] = [answer.begins]
         messages = _Messages(job.transcript, _Layers(self._engine, answer, job.plan.keep))
         try:
@@ -97,43 +94,10 @@ class Classic:
         return limits or None
 
 
-class _Answer:
-    """The engine's answer, which another thread may end at any time.
-
-    Before it begins, the context is on its way, whose chunks look at the watch themselves.
-    """
-
-    def __init__(self) -> None:
-        self._response: Response | None = None
-        self._ended = False
-        self.began = ""
-        """The engine's time when it began to build, to the second, as it writes times."""
-
-    def begins(self, response: Response, **_: object) -> None:
-        self._response = response
-        with contextlib.suppress(KeyError, ValueError):
-            date = parsedate_to_datetime(response.headers["Date"])
-            self.began = date.strftime("%Y-%m-%dT%H:%M:%S")
-        if self._ended:
-            self.end()
-
-    def end(self) -> None:
-        """Hang up, which is how the engine is told to end a build and its container."""
-        self._ended = True
-        if self._response is not None:
-            with contextlib.suppress(OSError, DockerException, AttributeError):
-                CancellableStream(iter(()), self._response).close()
-
-    def close(self) -> None:
-        """Give back the connection, whatever has not been read."""
-        if self._response is not None:
-            self._response.close()
-
-
 class _Layers:
     """Tells ``keep`` the id of each image that this build has made."""
 
-    def __init__(self, engine: Client, answer: _Answer, keep: Callable[[str], None]) -> None:
+    def __init__(self, engine: Client, answer: Answer, keep: Callable[[str], None]) -> None:
         self._engine = engine
         self._answer = answer
         self._keep = keep

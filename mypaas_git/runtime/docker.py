@@ -11,17 +11,19 @@ import dataclasses
 import re
 import shutil
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
 from docker.errors import APIError, NotFound
 from docker.types import LogConfig, Mount
 
+from mypaas_git.directives.images import is_reserved_label
 from mypaas_git.directives.model import Publish, Volume
-from mypaas_git.errors import NameRefused, PortInUse, StartFailed
+from mypaas_git.errors import HostRefused, NameRefused, PortInUse, StartFailed
 from mypaas_git.names import ServiceName, release_label
-from mypaas_git.runtime import processes
+from mypaas_git.runtime import directories, ports, processes
 from mypaas_git.runtime.base import BuildPlan, Replica, ReplicaPlan
 from mypaas_git.runtime.builder import Builder
 from mypaas_git.runtime.client import Client, engine_errors, explanation
@@ -32,8 +34,19 @@ RELEASE = "mypaas.release"
 # Tells replicas from the proxy; whoever lists them goes by their names as well.
 ROLE = "mypaas.role"
 
+NEUTRAL = {"traefik.enable": "false"}
+"""What a label that an image brings becomes, if not nothing; it cannot be taken away."""
+
 # An app that prints for ever must not fill the disk.
 LOGS = LogConfig(type=LogConfig.types.JSON, config={"max-size": "10m", "max-file": "3"})
+
+
+@dataclasses.dataclass(frozen=True)
+class Confinement:
+    """What a container's processes may do: ``pids`` is how many there may be, 0 for any."""
+
+    pids: int = 4096
+    capabilities: Sequence[str] = ()
 
 
 class DockerRuntime:
@@ -44,13 +57,22 @@ class DockerRuntime:
     """
 
     def __init__(
-        self, client: Client, builder: Builder, *, namespace: str, network: str
+        self,
+        client: Client,
+        builder: Builder,
+        *,
+        namespace: str,
+        network: str,
+        confinement: Confinement | None = None,
     ) -> None:
         self._client = client
         self._builder = builder
         self._namespace = namespace
         self._network = network
+        self._confinement = confinement or Confinement()
         self._root: Path | None = None
+        self._subnets: list[IPv4Network | IPv6Network] = []
+        self._own: list[str] = []
 
     def check(self) -> None:
         with engine_errors():
@@ -68,6 +90,22 @@ class DockerRuntime:
                     labels={NAMESPACE: self._namespace},
                 )
 
+    def gateways(self) -> list[str]:
+        """The addresses of this host on the services' network."""
+        with engine_errors():
+            found = self._client.api.inspect_network(self._network)
+        ranges = found["IPAM"]["Config"] or []
+        self._subnets = [ip_network(each["Subnet"]) for each in ranges if each.get("Subnet")]
+        self._own = [g.partition("/")[0] for each in ranges if (g := each.get("Gateway"))]
+        return self._own
+
+    def is_inside(self, host: str) -> bool:
+        """Whether an IP address is a container's, by what :meth:`gateways` saw last."""
+        address = ip_address(host.partition("%")[0])
+        if isinstance(address, IPv6Address) and address.ipv4_mapped:
+            address = address.ipv4_mapped
+        return any(address in each for each in self._subnets) and str(address) not in self._own
+
     def build(self, plan: BuildPlan, log: Callable[[str], None]) -> str:
         image = self._image(plan.service, plan.release)
         self._builder.build(plan, image, (NAMESPACE, self._namespace), log)
@@ -76,12 +114,17 @@ class DockerRuntime:
     def create(self, plan: ReplicaPlan) -> None:
         api = self._client.api
         with engine_errors():
+            self._refuse_foreign_volumes(plan.volumes)
             host = api.create_host_config(
                 mounts=[self._mount(volume) for volume in plan.volumes],
                 port_bindings=_bindings(plan.publish),
                 nano_cpus=int(plan.maxcpu * 1e9) if plan.maxcpu else None,
                 mem_limit=plan.maxmem,
                 log_config=LOGS,
+                security_opt=["no-new-privileges"],
+                pids_limit=self._confinement.pids or None,
+                cap_drop=["ALL"],
+                cap_add=list(self._confinement.capabilities),
             )
             endpoint = api.create_endpoint_config(aliases=[plan.name, *plan.aliases])
             networks: Any = {self._network: endpoint}  # its type is misstated in the stubs
@@ -90,7 +133,9 @@ class DockerRuntime:
                     plan.image,
                     name=self._container(plan.name),
                     environment=dict(plan.env),
-                    labels=self._labels(plan.service, plan.release) | {ROLE: "replica"},
+                    labels=self._neutral_labels(plan.image)
+                    | self._labels(plan.service, plan.release)
+                    | {ROLE: "replica"},
                     ports=[(each.container_port, each.protocol) for each in plan.publish],
                     host_config=host,
                     networking_config=api.create_networking_config(networks),
@@ -99,6 +144,11 @@ class DockerRuntime:
                 raise StartFailed(
                     f"{plan.name} was not created: {explanation(error)}"
                 ) from error
+
+    def port_fault(self, publish: Publish) -> str | None:
+        # Only a socket is certain to lead to an engine of this host.
+        here = self._client.api.base_url.startswith("http+docker://")
+        return ports.fault_of(publish) if here else None
 
     def start(self, name: str) -> None:
         with engine_errors():
@@ -212,6 +262,25 @@ class DockerRuntime:
     def _labels(self, service: ServiceName, release: int) -> dict[str, str]:
         return {NAMESPACE: self._namespace, SERVICE: service, RELEASE: str(release)}
 
+    def _neutral_labels(self, image: str) -> dict[str, str]:
+        """What an image says to Traefik or to us, unsaid: a container inherits its labels."""
+        data = self._client.image(image)
+        found = (data["Config"].get("Labels") or {}) if data else {}
+        return {key: NEUTRAL.get(key.lower(), "") for key in found if is_reserved_label(key)}
+
+    def _refuse_foreign_volumes(self, volumes: Iterable[Volume]) -> None:
+        """``a-b`` of namespace ``c`` and ``b`` of ``c-a`` are one to Docker."""
+        for name in [each.source for each in volumes if each.named]:
+            full = f"{self._namespace}-{name}"
+            with contextlib.suppress(NotFound):
+                found = self._client.api.inspect_volume(full)
+                owner = (found.get("Labels") or {}).get(NAMESPACE, self._namespace)
+                if owner != self._namespace:
+                    raise HostRefused(
+                        f"the volume {name} cannot be used: Docker's {full} belongs to the "
+                        f"server with the namespace {owner}; choose another name"
+                    )
+
     def _mount(self, volume: Volume) -> Mount:
         if volume.named:
             return Mount(
@@ -221,8 +290,7 @@ class DockerRuntime:
                 labels={NAMESPACE: self._namespace},
             )
         try:
-            if not Path(volume.source).is_file():
-                Path(volume.source).mkdir(parents=True, exist_ok=True)
+            directories.ensure(volume.source)
         except OSError as error:
             raise StartFailed(
                 f"the volume {volume.source} cannot be made: {error.strerror}"
@@ -240,6 +308,7 @@ class DockerRuntime:
             out_of_memory=state["OOMKilled"],
             health=(state.get("Health") or {}).get("Status"),
             address=self._address(data),
+            directories=_directories(data),
         )
 
     def _listed(self, row: dict[str, Any]) -> Replica | None:
@@ -256,6 +325,7 @@ class DockerRuntime:
             exit_code=int(exited[1]) if exited else 0,
             health=health[1] if health else None,
             address=self._address(row),
+            directories=_directories(row),
         )
 
     def _named(self, name: str) -> Replica | None:
@@ -285,6 +355,14 @@ class DockerRuntime:
                 wanted = data["Config"].get("StopSignal") or "SIGTERM"
                 return data["State"]["Pid"], data["Id"], wanted
         return None
+
+
+def _directories(data: dict[str, Any]) -> tuple[tuple[str, bool], ...]:
+    return tuple(
+        (mount["Source"], not mount["RW"])
+        for mount in data.get("Mounts") or ()
+        if mount["Type"] == "bind"
+    )
 
 
 def _bindings(publish: Iterable[Publish]) -> dict[int | str, Any]:

@@ -39,7 +39,7 @@ class Listener:
     ``address`` is a host and port; port 0 takes a free one. At most ``max_connections``
     are logged in at once, and ``max_startups`` on the way there (:class:`StartUps`). Who
     has not logged in after ``login_seconds``, or has been logged in without a command
-    for ``idle_seconds``, is dropped.
+    for ``idle_seconds``, is dropped. From a host that is ``unwelcome`` nobody gets in.
     """
 
     def __init__(
@@ -53,6 +53,7 @@ class Listener:
         max_startups: int = MAX_STARTUPS,
         login_seconds: float = LOGIN_SECONDS,
         idle_seconds: float = IDLE_SECONDS,
+        unwelcome: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self._address = address
         self._host_keys = host_keys
@@ -61,6 +62,7 @@ class Listener:
         self._max_connections = max_connections
         self._login_seconds = login_seconds
         self._idle_seconds = idle_seconds
+        self._unwelcome = unwelcome
         self._stopping = threading.Event()
         self._lock = threading.Lock()
         self._connections: set[Connection] = set()
@@ -128,6 +130,9 @@ class Listener:
                     peer=_shown(*peer[:2]),
                     limit=self._max_connections,
                 )
+                accepted.close()
+            elif self._unwelcome(peer[0]):
+                log.warning("an unwelcome peer", peer=_shown(*peer[:2]))
                 accepted.close()
             else:
                 self._welcome(accepted, *peer[:2])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from ipaddress import IPv4Address
 
 import pytest
@@ -16,7 +17,7 @@ from mypaas_git.access.host import (
     expand,
     parse_publish_range,
 )
-from mypaas_git.directives import Publish, ServiceSpec, Volume
+from mypaas_git.directives import Publish, ServiceSpec, Url, Volume
 from mypaas_git.errors import HostRefused, SettingsError
 from mypaas_git.names import ServiceName
 
@@ -200,6 +201,55 @@ def test_range_ends_beyond_the_host() -> None:
     rules = HostRules((), (), 8000, 8100, HOME)
     with pytest.raises(HostRefused, match="8090-8101"):
         check(spec(Publish(80, 8090, host_port_end=8101)), rules)
+
+
+RESERVED = {
+    "www.a.test": ("web",),
+    "*.a.test": ("blog", "key:alice"),
+    "*.b.a.test": ("hello",),
+    "*": (),
+}
+
+
+@pytest.mark.parametrize(
+    ("host", "key", "granted"),
+    [
+        ("x.a.test", "alice", True),
+        ("x.a.test", "bob", False),
+        ("a.test", "alice", False),
+        ("www.a.test", "alice", False),
+        ("x.b.a.test", "bob", True),
+        ("else.test", "alice", False),
+    ],
+)
+def test_reserved_hosts(host: str, key: str, granted: bool) -> None:
+    """The host's own entry decides, else the longest pattern that fits it."""
+    rules = dataclasses.replace(RULES, reserved=RESERVED)
+    wish = ServiceSpec(ServiceName("hello"), urls=(Url("http", host),))
+    if granted:
+        check(wish, rules, key=key)
+        return
+    with pytest.raises(HostRefused, match="this host reserves"):
+        check(wish, rules, key=key)
+
+
+def test_what_a_key_brought_stays() -> None:
+    """Somebody else's push does not lose a host that a key was given."""
+    rules = dataclasses.replace(RULES, reserved=RESERVED)
+    wish = ServiceSpec(ServiceName("hello"), urls=(Url("http", "x.a.test"),))
+    check(wish, rules, key="bob", kept=wish.urls)
+
+
+def test_the_servers_own_name_and_ports() -> None:
+    """They are nobody's, unless config.toml gives the name away (T44, T47)."""
+    wish = ServiceSpec(ServiceName("hello"), urls=(Url("http", "paas.test", "/x"),))
+    rules = dataclasses.replace(RULES, domain="paas.test", own_ports=frozenset({2222}))
+    with pytest.raises(HostRefused, match="is the server's own name"):
+        check(wish, rules)
+    check(wish, dataclasses.replace(rules, reserved={"paas.test": ("hello",)}))
+    for publish in (Publish(1, 2222), Publish(1, 2200, host_port_end=2300)):
+        with pytest.raises(HostRefused, match="the host port 2222 is the server's own"):
+            check(spec(publish), rules)
 
 
 def test_all_faults_at_once() -> None:

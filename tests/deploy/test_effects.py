@@ -218,14 +218,29 @@ def test_a_service_is_reached_by_its_name(paas: Paas, tmp_path: Path) -> None:
 
 
 def test_labels_of_the_image_do_not_route(paas: Paas, tmp_path: Path) -> None:
-    """A LABEL that speaks Traefik's or our language changes nothing (T49)."""
+    """A base image that speaks Traefik's or our language is not listened to (T49).
+
+    Neither here nor by another Traefik of the host, which may read labels.
+    """
     name = unique()
-    dockerfile = web_dockerfile(f"url=http://{name}.test") + (
+    base = f"mypaas-test/labelled:{name}"
+    labels = (
         'LABEL traefik.enable=true "traefik.http.routers.x.rule"="Host(`stolen.test`)" '
-        "mypaas.namespace=other mypaas.service=other\n"
+        "mypaas.namespace=other mypaas.service=other mypaas.home=/ kept=yes\n"
     )
-    paas.deploy(make_app(tmp_path, dockerfile), name)
-    assert container(paas, name)["Config"]["Labels"]["mypaas.namespace"] == paas.namespace
+    text = f"FROM {BASE}\n{labels}"
+    engine.docker("build", "-t", base, "-", stdin=text.encode())
+    try:
+        app = make_app(tmp_path, web_dockerfile(f"url=http://{name}.test").replace(BASE, base))
+        paas.deploy(app, name)
+        found = container(paas, name)["Config"]["Labels"]
+    finally:
+        engine.docker("rmi", "-f", base)
+    assert found["mypaas.namespace"] == paas.namespace
+    assert found["mypaas.service"] == name
+    assert found["traefik.enable"] == "false"
+    assert found["traefik.http.routers.x.rule"] == found["mypaas.home"] == ""
+    assert found["kept"] == "yes"
     assert paas.get("http://stolen.test/").status == 404
 
 

@@ -140,4 +140,5 @@ def test_on_a_server(paas: Paas, tmp_path: Path) -> None:
     assert "v1 still live)" in done.stderr
     other = make_app(tmp_path, web_dockerfile(f"url=http://{name}.test"), name="other")
     done = paas.push(other, unique(), "main", "-o", "plan")
-    assert f"route-refused: http://{name}.test belongs to the service '{name}'" in done.stderr
+    assert "route-refused: Dockerfile line 2: mypaas.url: " in done.stderr
+    assert f"http://{name}.test belongs to the service '{name}'" in done.stderr

@@ -113,10 +113,3 @@ def test_a_scaled_service_is_checked_whether_or_not_it_says_how() -> None:
         checks.append(config["http"]["services"]["hello"]["loadBalancer"].get("healthCheck"))
     assert checks[0] is None
     assert checks[1]["path"] == "/"
-
-
-def test_owner_of_names_the_service_that_has_the_address() -> None:
-    """The scheme does not matter, the path does."""
-    taken = [spec(Url("https", "a.example", "/x"))]
-    assert rules.owner_of(Url("http", "a.example", "/x"), taken) == HELLO
-    assert rules.owner_of(Url("http", "a.example"), taken) is None

@@ -13,12 +13,15 @@ from mypaas_git.errors import BuildFailed
 
 
 def test_a_cache_mount_lasts(buildkit: Bench) -> None:
-    """What one build puts there the next one finds."""
+    """What one build puts there the next one of the service finds, and no other service."""
     cache = f"--mount=type=cache,id={unique()},target=/cache"
-    for number in (1, 2):
+    mine, other = unique(), unique("other")
+    seen = []
+    for number, service in enumerate((mine, mine, other), 1):
         run = f"echo {number} >> /cache/log; tr '\\n' ' ' < /cache/log"
-        buildkit.build(f"FROM {BASE}\nRUN {cache} {run}\n")
-    assert buildkit.lines[-1] == "1 2"
+        buildkit.build(f"FROM {BASE}\nRUN {cache} {run}\n", service=service, release=number)
+        seen.append(buildkit.lines[-1])
+    assert seen == ["1", "1 2", "3"]
 
 
 def test_secrets_can_be_mounted(buildkit: Bench) -> None:

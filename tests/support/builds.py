@@ -7,6 +7,7 @@ import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from mypaas_git.directives.images import ImageRules, uses
 from mypaas_git.names import ServiceName
 from mypaas_git.runtime.base import BuildPlan
 from mypaas_git.runtime.buildclient import BuildClient
@@ -46,24 +47,31 @@ class Bench:
         limits: Limits | None = None,
         cancelled: Callable[[], bool] = lambda: False,
         context: Iterator[bytes] | None = None,
+        service: str | None = None,
+        release: int = 1,
     ) -> str:
-        """Build ``dockerfile``, or ``context``; returns the image's name."""
+        """Build ``dockerfile``, or ``context``; returns the image's name.
+
+        Each is for another service unless ``service`` says which.
+        """
         self.lines.clear()
         self.kept.clear()
         plan = BuildPlan(
-            service=ServiceName.parse(unique()),
-            release=1,
+            service=ServiceName.parse(service or unique()),
+            release=release,
             context=context or iter([tar(dockerfile)]),
             secrets=secrets or {},
             cancelled=cancelled,
             keep=self._keep,
+            images=tuple(uses(dockerfile.encode())[0]),
         )
         image = self.runtime(limits).build(plan, self.lines.append)
         self._images.append(image)
         return image
 
     def runtime(self, limits: Limits | None = None) -> DockerRuntime:
-        builder = Builder(self.client, self.choice, limits, self._finder)
+        rules = ImageRules(NAMESPACE)
+        builder = Builder(self.client, self.choice, limits, self._finder, rules)
         return DockerRuntime(self.client, builder, namespace=NAMESPACE, network="none")
 
     def close(self) -> None:
