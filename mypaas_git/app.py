@@ -12,6 +12,7 @@ from pathlib import Path
 from mypaas_git import failpoints
 from mypaas_git.access import host
 from mypaas_git.access.keys import KeyFile
+from mypaas_git.config.store import ConfigStore
 from mypaas_git.deploy.engine import Engine
 from mypaas_git.deploy.lock import ServiceLocks
 from mypaas_git.deploy.reconcile import Reconciler
@@ -48,12 +49,16 @@ class Home:
         self.acme = path / "acme"
         self.logs = path / "logs"
         self.locks = path / "locks"
+        self.variables = path / "config"
         self.api_password = path / "traefik.password"
         self.server_lock = path / "server.lock"
 
     def make(self) -> None:
         """Make whatever directory is missing, for our eyes only. Raises SettingsError."""
-        for directory in (self.path, self.repositories, self.routes, self.acme, self.logs):
+        for directory in (
+            *(self.path, self.repositories, self.routes, self.acme, self.logs),
+            self.variables,
+        ):
             try:
                 directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             except OSError as error:
@@ -61,7 +66,10 @@ class Home:
 
     def sweep(self) -> None:
         """Remove what processes that were killed have not written to its end."""
-        for directory in (self.path, self.host_keys, self.routes, self.locks):
+        for directory in (
+            *(self.path, self.host_keys, self.routes, self.locks),
+            self.variables,
+        ):
             sweep_unwritten(directory)
 
 
@@ -134,13 +142,17 @@ class App:
             health_timeout=docker.health_timeout,
             low_disk=docker.low_disk,
         )
-        self.hook = PostReceive(self.engine, lookup=self._secret, rules=rules)
+        self.variables = ConfigStore(self.home.variables)
+        self.hook = PostReceive(
+            self.engine, lookup=self._secret, stored=self.variables.read, rules=rules
+        )
         self.operations = Operations(
             engine=self.engine,
             hook=self.hook,
             ledger=self.ledger,
             reconciler=self.reconciler,
             repositories=self.repositories,
+            variables=self.variables,
         )
 
     @classmethod
@@ -180,6 +192,7 @@ class App:
     def _erase(self, service: ServiceName) -> None:
         """Remove what a service has in this home, save its rows."""
         self.repositories.remove(service)
+        self.variables.write(service, {})
         shutil.rmtree(self.engine.outputs(service), ignore_errors=True)
 
     def _secret(self, service: str, key: str) -> str | None:

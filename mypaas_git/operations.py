@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import structlog
 
 from mypaas_git.access.policy import Identity
+from mypaas_git.config.store import ConfigStore
+from mypaas_git.config.store import check as check_variables
 from mypaas_git.deploy.engine import Engine
 from mypaas_git.deploy.lock import never
 from mypaas_git.deploy.reconcile import Reconciler
@@ -46,12 +48,14 @@ class Operations:
         ledger: Ledger,
         reconciler: Reconciler,
         repositories: Repositories,
+        variables: ConfigStore,
     ) -> None:
         self._engine = engine
         self._hook = hook
         self._ledger = ledger
         self._reconciler = reconciler
         self._repositories = repositories
+        self._variables = variables
 
     def rollback(self, service: ServiceName, number: int | None, asker: Asker) -> Release:
         """Serve again what release ``number`` served, or what the one before the live did.
@@ -66,7 +70,9 @@ class Operations:
                 f"Rolling {service} back from {live.label} to {target.label} "
                 f"({target.commit[:7]})"
             )
-            return self._again(target, Action.ROLLBACK, asker)
+            new = self._again(target, Action.ROLLBACK, asker)
+            self._tell_of_other_values(new, asker.progress)
+            return new
 
     def restart(self, service: ServiceName, asker: Asker) -> Release:
         """Replace the containers by new ones of the same image, spec and variables."""
@@ -89,6 +95,40 @@ class Operations:
                 Action.REDEPLOY,
             )
             self._hook.deploy(push, service, lambda _=None: None)
+
+    def configure(
+        self,
+        service: ServiceName,
+        changes: Mapping[str, str | None],
+        asker: Asker,
+        *,
+        restart: bool,
+    ) -> Release | None:
+        """Set variables and, where the value is None, unset them, all in one new release.
+
+        Returns the release, or None when they are kept for the next one: nothing runs, it
+        runs with them already, or ``restart`` is False. When the release does not get live,
+        they are what they were before.
+        """
+        with self._turn(service, asker):
+            before = self._variables.read(service)
+            after = changed(before, changes)
+            check_variables(after)
+            standing = self._ledger.standing(service)
+            live = standing.live
+            if live is None or standing.wanted is not Wanted.RUNNING or not restart:
+                self._variables.write(service, after)
+                return None
+            env = self._hook.env_of(live.spec, after)
+            self._variables.write(service, after)
+            if env == live.env:
+                return None
+            asker.progress.step(f"Restarting {service} {live.label} with {', '.join(changes)}")
+            try:
+                return self._again(live, Action.CONFIG, asker, env)
+            except BaseException:
+                self._put_back(service, before, asker.progress)
+                raise
 
     def stop(self, service: ServiceName, asker: Asker) -> Release:
         """Let the containers end what they serve, and stop them until :meth:`start`."""
@@ -152,13 +192,44 @@ class Operations:
                 return release
         raise ReleaseMissing(f"there is no release before {live.label} to roll back to")
 
-    def _again(self, release: Release, action: Action, asker: Asker) -> Release:
+    def _put_back(
+        self, service: ServiceName, values: Mapping[str, str], progress: Progress
+    ) -> None:
+        try:
+            self._variables.write(service, values)
+        except MypaasError as error:  # it must not hide why the release failed
+            progress.warning(f"the next release takes the new variables: {error.message}")
+            return
+        progress.warning(f"the variables of {service} are what they were before")
+
+    def _tell_of_other_values(self, release: Release, progress: Progress) -> None:
+        """What is set stays set, though a release that is restored has its own values."""
+        try:
+            today = self._hook.values_of(release.spec)
+        except MypaasError:  # it is live, whatever is wrong with the settings
+            return
+        keys = [*today, *(key for key in release.env if key not in today)]
+        differing = [key for key in keys if today.get(key) != release.env.get(key)]
+        if differing:
+            progress.warning(
+                f"{release.label} has other values than are set today for "
+                f"{', '.join(differing)}; the next push, redeploy or config set takes today's"
+            )
+
+    def _again(
+        self,
+        release: Release,
+        action: Action,
+        asker: Asker,
+        env: Mapping[str, str] | None = None,
+    ) -> Release:
         self._hook.check_host(release.spec)
         request = Request.again(
             release,
             action,
             who=asker.identity.name,
             fingerprint=asker.identity.fingerprint,
+            env=env,
             cancelled=asker.cancelled,
         )
         try:
@@ -175,6 +246,12 @@ class Operations:
                 settle(repository, release)
         except MypaasError as error:
             progress.warning(f"{release.branch} was not moved: {error.message}")
+
+
+def changed(values: Mapping[str, str], changes: Mapping[str, str | None]) -> dict[str, str]:
+    """``values`` with ``changes``, of which those that are None go."""
+    merged = {**values, **changes}
+    return {key: value for key, value in merged.items() if value is not None}
 
 
 def settle(repository: Repository, release: Release) -> None:

@@ -9,6 +9,7 @@ import click
 from mypaas_git.access.policy import Identity
 from mypaas_git.app import App
 from mypaas_git.cli.command import Group
+from mypaas_git.cli.config import config
 from mypaas_git.cli.context import Context, Terminal
 from mypaas_git.cli.keys import keys, whoami
 from mypaas_git.cli.operations import redeploy, remove, restart, rollback, start, stop
@@ -18,7 +19,7 @@ from mypaas_git.errors import MypaasError, UsageError
 from mypaas_git.progress import clean, clean_lines
 
 SHARED = (
-    *(services, status, releases, logs, keys, whoami),
+    *(services, status, releases, logs, config, keys, whoami),
     *(rollback, redeploy, restart, stop, start, remove),
 )
 

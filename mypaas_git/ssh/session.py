@@ -30,6 +30,7 @@ from mypaas_git.access.policy import Identity
 from mypaas_git.access.publickey import fingerprint
 from mypaas_git.errors import AccessDenied, GitRefused, MypaasError, UsageError
 from mypaas_git.progress import clean, clean_lines
+from mypaas_git.redact import loggable
 from mypaas_git.ssh import patience
 from mypaas_git.ssh.patience import PatientSocket
 from mypaas_git.ssh.transport import ServerTransport
@@ -245,7 +246,7 @@ class Session:
         if isinstance(request, GitRequest):
             self._log.info("git", verb=request.verb, path=request.path)
             return self._backend.git(identity, request.verb, request.path, self.stream)
-        self._log.info("command", argv=request)
+        self._log.info("command", argv=loggable(request))
         return self._backend.command(identity, request, self.stream)
 
     def _report(self, error: MypaasError) -> None:
