@@ -15,6 +15,7 @@ from mypaas_git.access.keys import KeyFile
 from mypaas_git.config.store import ConfigStore
 from mypaas_git.deploy.engine import Engine
 from mypaas_git.deploy.lock import ServiceLocks
+from mypaas_git.deploy.oneoff import OneOffs
 from mypaas_git.deploy.reconcile import Reconciler
 from mypaas_git.deploy.retire import HandOver, Retirer
 from mypaas_git.errors import SettingsError
@@ -121,6 +122,12 @@ class App:
             hand_over=hand_over,
         )
         rules = _host_rules(settings)
+        self.one_offs = OneOffs(
+            self.runtime,
+            self.home.locks,
+            expand=lambda source: host.expand(source, rules),
+            grace=docker.stop_timeout,
+        )
         self.reconciler = Reconciler(
             ledger=self.ledger,
             runtime=self.runtime,
@@ -153,6 +160,7 @@ class App:
             reconciler=self.reconciler,
             repositories=self.repositories,
             variables=self.variables,
+            one_offs=self.one_offs,
         )
 
     @classmethod

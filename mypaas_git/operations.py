@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -13,6 +13,7 @@ from mypaas_git.config.store import ConfigStore
 from mypaas_git.config.store import check as check_variables
 from mypaas_git.deploy.engine import Engine
 from mypaas_git.deploy.lock import never
+from mypaas_git.deploy.oneoff import OneOffs
 from mypaas_git.deploy.reconcile import Reconciler
 from mypaas_git.deploy.request import Request
 from mypaas_git.errors import MypaasError, ReleaseMissing, ServiceMissing
@@ -24,6 +25,7 @@ from mypaas_git.ledger.model import Action, Release, Wanted
 from mypaas_git.ledger.store import Ledger
 from mypaas_git.names import ServiceName
 from mypaas_git.progress import Progress
+from mypaas_git.runtime.base import Operator
 
 log = structlog.get_logger()
 
@@ -49,6 +51,7 @@ class Operations:
         reconciler: Reconciler,
         repositories: Repositories,
         variables: ConfigStore,
+        one_offs: OneOffs,
     ) -> None:
         self._engine = engine
         self._hook = hook
@@ -56,6 +59,7 @@ class Operations:
         self._reconciler = reconciler
         self._repositories = repositories
         self._variables = variables
+        self._one_offs = one_offs
 
     def rollback(self, service: ServiceName, number: int | None, asker: Asker) -> Release:
         """Serve again what release ``number`` served, or what the one before the live did.
@@ -95,6 +99,15 @@ class Operations:
                 Action.REDEPLOY,
             )
             self._hook.deploy(push, service, lambda _=None: None)
+
+    def run(self, service: ServiceName, command: Sequence[str], operator: Operator) -> int:
+        """Run a command beside the live release, and return its exit code.
+
+        Deploys do not wait for it. Raises Cancelled when the operator has left.
+        """
+        live = self._live(service)
+        self._hook.check_host(live.spec)
+        return self._one_offs.run(live, command, operator)
 
     def configure(
         self,

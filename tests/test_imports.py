@@ -27,7 +27,8 @@ MAY_IMPORT = {
     "ledger": BOTTOM | {"directives"},
     "deploy": BOTTOM | {"ledger", "runtime.base", "routing", "directives", "progress"},
     "hook": BOTTOM | {"access", "directives", "deploy", "git", "ledger", "progress"},
-    "operations": BOTTOM | {"access", "config", "deploy", "git", "hook", "ledger", "progress"},
+    "operations": BOTTOM
+    | {"access", "config", "deploy", "git", "hook", "ledger", "progress", "runtime.base"},
 }
 # The composition root, the server that it makes, and the commands know everybody.
 UNBOUND = {"app", "server", "cli"}
