@@ -14,9 +14,11 @@ from pathlib import Path
 from mypaas_git import failpoints
 from mypaas_git.access import directories, host
 from mypaas_git.access.keys import KeyFile
+from mypaas_git.config.store import ConfigStore
 from mypaas_git.deploy.claims import Claims
 from mypaas_git.deploy.engine import Engine
 from mypaas_git.deploy.lock import ServiceLocks
+from mypaas_git.deploy.oneoff import OneOffs
 from mypaas_git.deploy.reconcile import Reconciler
 from mypaas_git.deploy.retire import HandOver, Retirer
 from mypaas_git.directives.images import ImageRules
@@ -52,12 +54,16 @@ class Home:
         self.acme = path / "acme"
         self.logs = path / "logs"
         self.locks = path / "locks"
+        self.variables = path / "config"
         self.api_password = path / "traefik.password"
         self.server_lock = path / "server.lock"
 
     def make(self) -> None:
         """Make whatever directory is missing, for our eyes only. Raises SettingsError."""
-        for directory in (self.path, self.repositories, self.routes, self.acme, self.logs):
+        for directory in (
+            *(self.path, self.repositories, self.routes, self.acme, self.logs),
+            self.variables,
+        ):
             try:
                 directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             except OSError as error:
@@ -65,7 +71,10 @@ class Home:
 
     def sweep(self) -> None:
         """Remove what processes that were killed have not written to its end."""
-        for directory in (self.path, self.host_keys, self.routes, self.locks):
+        for directory in (
+            *(self.path, self.host_keys, self.routes, self.locks),
+            self.variables,
+        ):
             sweep_unwritten(directory)
 
 
@@ -123,6 +132,9 @@ class App:
         def resolve(source: str) -> str:
             return directories.resolve(source, rules)
 
+        self.one_offs = OneOffs(
+            self.runtime, self.home.locks, expand=resolve, grace=docker.stop_timeout
+        )
         self.reconciler = Reconciler(
             ledger=self.ledger,
             runtime=self.runtime,
@@ -145,8 +157,13 @@ class App:
             health_timeout=docker.health_timeout,
             low_disk=docker.low_disk,
         )
+        self.variables = ConfigStore(self.home.variables)
         self.hook = PostReceive(
-            self.engine, lookup=self._secret, rules=rules, image_rules=images
+            self.engine,
+            lookup=self._secret,
+            stored=self.variables.read,
+            rules=rules,
+            image_rules=images,
         )
         self.operations = Operations(
             engine=self.engine,
@@ -154,6 +171,8 @@ class App:
             ledger=self.ledger,
             reconciler=self.reconciler,
             repositories=self.repositories,
+            variables=self.variables,
+            one_offs=self.one_offs,
         )
 
     @classmethod
@@ -193,6 +212,7 @@ class App:
     def _erase(self, service: ServiceName) -> None:
         """Remove what a service has in this home, save its rows."""
         self.repositories.remove(service)
+        self.variables.write(service, {})
         shutil.rmtree(self.engine.outputs(service), ignore_errors=True)
 
     def _secret(self, service: str, key: str) -> str | None:

@@ -20,6 +20,7 @@
     ├── LedgerFault           ledger-fault        the record of releases cannot be kept
     ├── ServiceMissing        service-missing
     ├── ReleaseMissing        release-missing
+    ├── VariableMissing       variable-missing
     ├── ServiceBusy           service-busy        somebody else is deploying it
     ├── Cancelled             cancelled           whoever asked for it left
     ├── Superseded            superseded          a newer push took its turn
@@ -39,7 +40,7 @@ and how to mend it; its ``code`` is stable and is what scripts look for.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 
 class MypaasError(Exception):
@@ -61,6 +62,12 @@ class MypaasError(Exception):
     def ending(self, fate: str) -> MypaasError:
         """The same fault, whose message ends with what became of the service."""
         return type(self)(f"{self.message}; {self.fate or fate}", details=self.details)
+
+    def rewrite(self, edit: Callable[[str], str]) -> None:
+        """Pass everything that people are going to see of it through ``edit``."""
+        self.message = edit(self.message)
+        self.args = (self.message,)
+        self.details = tuple(map(edit, self.details))
 
 
 class UsageError(MypaasError):
@@ -129,6 +136,10 @@ class ServiceMissing(MypaasError):
 
 class ReleaseMissing(MypaasError):
     code = "release-missing"
+
+
+class VariableMissing(MypaasError):
+    code = "variable-missing"
 
 
 class ServiceBusy(MypaasError):

@@ -70,6 +70,28 @@ def sweep(directory: Path, pattern: str) -> None:
             _remove_unclaimed(path)
 
 
+@contextlib.contextmanager
+def abandoned(path: Path) -> Iterator[bool]:
+    """Yields whether nobody lives who needs the :func:`temporary` file ``path``.
+
+    It is gone afterwards then, unless the block raises.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        yield True
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        yield False
+    else:
+        yield True
+        path.unlink(missing_ok=True)
+    finally:
+        os.close(descriptor)
+
+
 def sweep_unwritten(directory: Path) -> None:
     """Remove what :func:`write_atomically` and the like left in ``directory`` when killed."""
     sweep(directory, f".*{_SUFFIX}")

@@ -34,6 +34,9 @@ MAX_DOCKERFILE = 1 << 20
 Lookup = Callable[[str, str], "str | None"]
 """From a service and the name of a variable to its value in config.toml."""
 
+Stored = Callable[[str], Mapping[str, str]]
+"""From a service to what ``mypaas config set`` has set for it, which wins."""
+
 
 @dataclass(frozen=True)
 class Push:
@@ -81,11 +84,13 @@ class PostReceive:
         engine: Engine,
         *,
         lookup: Lookup,
+        stored: Stored,
         rules: host.HostRules,
         image_rules: images.ImageRules,
     ) -> None:
         self._engine = engine
         self._lookup = lookup
+        self._stored = stored
         self._rules = rules
         self._image_rules = image_rules
 
@@ -180,18 +185,30 @@ class PostReceive:
             f"this push replaces it"
         )
 
-    def env_of(self, spec: ServiceSpec) -> Mapping[str, str]:
-        """The values of the spec's variables. Raises DirectivesInvalid for missing ones."""
-        found = {each.key: each.value for each in spec.env}
-        for key, literal in found.items():
-            found[key] = self._lookup(spec.service, key) if literal is None else literal
+    def env_of(
+        self, spec: ServiceSpec, stored: Mapping[str, str] | None = None
+    ) -> Mapping[str, str]:
+        """What containers of the spec get. Raises DirectivesInvalid for missing values.
+
+        ``stored`` is what would be set for the service, None what is.
+        """
+        found = self.values_of(spec, stored)
         missing = ", ".join(key for key, value in found.items() if value is None)
         if missing:
             raise DirectivesInvalid(
-                f"{missing}: config.toml on the server has no value for it, neither in "
-                f"[env.{spec.service}] nor in [env]"
+                f"{missing}: the server has no value for it; an admin can set one: "
+                f"mypaas config set {spec.service} {missing.partition(',')[0]}=…"
             )
         return {key: value for key, value in found.items() if value is not None}
+
+    def values_of(
+        self, spec: ServiceSpec, stored: Mapping[str, str] | None = None
+    ) -> dict[str, str | None]:
+        """As :meth:`env_of`, with None for what has no value."""
+        found: dict[str, str | None] = {each.key: each.value for each in spec.env}
+        for key, literal in found.items():
+            found[key] = self._lookup(spec.service, key) if literal is None else literal
+        return {**found, **(self._stored(spec.service) if stored is None else stored)}
 
     def _read(self, push: Push, default: ServiceName | None, *, pinned: bool) -> Wanted:
         """What the pushed commit asks for, when the host grants it."""
@@ -205,7 +222,9 @@ class PostReceive:
             text,
             default_service=default,
             pinned=pinned,
-            has_value=lambda service, key: self._lookup(service, key) is not None,
+            has_value=lambda service, key: (
+                key in self._stored(service) or self._lookup(service, key) is not None
+            ),
         )
         used, faults = images.uses(text)
         wanted = Wanted(spec, lines_of(text), tuple(used))

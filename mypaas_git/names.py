@@ -41,6 +41,27 @@ def _why_refused(text: str) -> str:
     return f"{shown} is not a service name: {rule}"
 
 
+class VariableName(str):
+    """The name of a variable that a container gets, made by :meth:`parse` only (T41)."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, text: str) -> VariableName:
+        """Return ``text`` as a name. Raises :class:`NameRefused`."""
+        if len(text) > 255 or re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", text) is None:
+            shown = ascii(text if len(text) <= 80 else text[:77] + "...")
+            raise NameRefused(
+                f"{shown} is not a variable's name; write KEY=value or KEY, "
+                "with letters, digits and '_', no digit first"
+            )
+        if text.startswith("MYPAAS_"):
+            raise NameRefused(
+                f"{text} is reserved: the server sets the MYPAAS_ variables itself"
+            )
+        return cls(text)
+
+
 def release_label(number: int) -> str:
     """The name of a service's release: ``v13``."""
     return f"v{number}"

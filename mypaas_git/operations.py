@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import structlog
 
 from mypaas_git.access.policy import Identity, may_see
+from mypaas_git.config.store import ConfigStore
+from mypaas_git.config.store import check as check_variables
 from mypaas_git.deploy.engine import Engine
 from mypaas_git.deploy.lock import never
+from mypaas_git.deploy.oneoff import OneOffs
 from mypaas_git.deploy.reconcile import Reconciler
 from mypaas_git.deploy.request import Request
 from mypaas_git.errors import MypaasError, ReleaseMissing, ServiceMissing
@@ -22,6 +25,7 @@ from mypaas_git.ledger.model import Action, Release, Wanted
 from mypaas_git.ledger.store import Ledger
 from mypaas_git.names import ServiceName
 from mypaas_git.progress import Progress
+from mypaas_git.runtime.base import Operator
 
 log = structlog.get_logger()
 
@@ -46,12 +50,16 @@ class Operations:
         ledger: Ledger,
         reconciler: Reconciler,
         repositories: Repositories,
+        variables: ConfigStore,
+        one_offs: OneOffs,
     ) -> None:
         self._engine = engine
         self._hook = hook
         self._ledger = ledger
         self._reconciler = reconciler
         self._repositories = repositories
+        self._variables = variables
+        self._one_offs = one_offs
 
     def rollback(self, service: ServiceName, number: int | None, asker: Asker) -> Release:
         """Serve again what release ``number`` served, or what the one before the live did.
@@ -66,7 +74,9 @@ class Operations:
                 f"Rolling {service} back from {live.label} to {target.label} "
                 f"({target.commit[:7]})"
             )
-            return self._again(target, Action.ROLLBACK, asker)
+            new = self._again(target, Action.ROLLBACK, asker)
+            self._tell_of_other_values(new, asker.progress)
+            return new
 
     def restart(self, service: ServiceName, asker: Asker) -> Release:
         """Replace the containers by new ones of the same image, spec and variables."""
@@ -89,6 +99,55 @@ class Operations:
                 Action.REDEPLOY,
             )
             self._hook.deploy(push, service, lambda _=None: None)
+
+    def run(
+        self,
+        service: ServiceName,
+        command: Sequence[str],
+        operator: Operator,
+        identity: Identity,
+    ) -> int:
+        """Run a command beside the live release, and return its exit code.
+
+        Deploys do not wait for it. Raises Cancelled when the operator has left.
+        """
+        live = self._live(service)
+        self._hook.check_host(live.spec, identity)
+        return self._one_offs.run(live, command, operator)
+
+    def configure(
+        self,
+        service: ServiceName,
+        changes: Mapping[str, str | None],
+        asker: Asker,
+        *,
+        restart: bool,
+    ) -> Release | None:
+        """Set variables and, where the value is None, unset them, all in one new release.
+
+        Returns the release, or None when they are kept for the next one: nothing runs, it
+        runs with them already, or ``restart`` is False. When the release does not get live,
+        they are what they were before.
+        """
+        with self._turn(service, asker):
+            before = self._variables.read(service)
+            after = changed(before, changes)
+            check_variables(after)
+            standing = self._ledger.standing(service)
+            live = standing.live
+            if live is None or standing.wanted is not Wanted.RUNNING or not restart:
+                self._variables.write(service, after)
+                return None
+            env = self._hook.env_of(live.spec, after)
+            self._variables.write(service, after)
+            if env == live.env:
+                return None
+            asker.progress.step(f"Restarting {service} {live.label} with {', '.join(changes)}")
+            try:
+                return self._again(live, Action.CONFIG, asker, env)
+            except BaseException:
+                self._put_back(service, before, asker.progress)
+                raise
 
     def stop(self, service: ServiceName, asker: Asker) -> Release:
         """Let the containers end what they serve, and stop them until :meth:`start`."""
@@ -152,13 +211,44 @@ class Operations:
                 return release
         raise ReleaseMissing(f"there is no release before {live.label} to roll back to")
 
-    def _again(self, release: Release, action: Action, asker: Asker) -> Release:
+    def _put_back(
+        self, service: ServiceName, values: Mapping[str, str], progress: Progress
+    ) -> None:
+        try:
+            self._variables.write(service, values)
+        except MypaasError as error:  # it must not hide why the release failed
+            progress.warning(f"the next release takes the new variables: {error.message}")
+            return
+        progress.warning(f"the variables of {service} are what they were before")
+
+    def _tell_of_other_values(self, release: Release, progress: Progress) -> None:
+        """What is set stays set, though a release that is restored has its own values."""
+        try:
+            today = self._hook.values_of(release.spec)
+        except MypaasError:  # it is live, whatever is wrong with the settings
+            return
+        keys = [*today, *(key for key in release.env if key not in today)]
+        differing = [key for key in keys if today.get(key) != release.env.get(key)]
+        if differing:
+            progress.warning(
+                f"{release.label} has other values than are set today for "
+                f"{', '.join(differing)}; the next push, redeploy or config set takes today's"
+            )
+
+    def _again(
+        self,
+        release: Release,
+        action: Action,
+        asker: Asker,
+        env: Mapping[str, str] | None = None,
+    ) -> Release:
         self._hook.check_host(release.spec, asker.identity)
         request = Request.again(
             release,
             action,
             who=asker.identity.name,
             fingerprint=asker.identity.fingerprint,
+            env=env,
             cancelled=asker.cancelled,
             may_share=lambda other: may_see(asker.identity, other),
         )
@@ -176,6 +266,12 @@ class Operations:
                 settle(repository, release)
         except MypaasError as error:
             progress.warning(f"{release.branch} was not moved: {error.message}")
+
+
+def changed(values: Mapping[str, str], changes: Mapping[str, str | None]) -> dict[str, str]:
+    """``values`` with ``changes``, of which those that are None go."""
+    merged = {**values, **changes}
+    return {key: value for key, value in merged.items() if value is not None}
 
 
 def settle(repository: Repository, release: Release) -> None:

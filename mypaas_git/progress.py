@@ -21,6 +21,7 @@ MAX_LINE = 2000
 _ESCAPES = re.compile(
     r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b.?", re.DOTALL
 )
+_COLOUR = re.compile(r"(\x1b\[[0-9;:]*m)")
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
@@ -98,3 +99,17 @@ def clean_lines(text: str) -> list[str]:
         line = _CONTROLS.sub("", last).rstrip()
         lines.append(line if len(line) <= MAX_LINE else line[: MAX_LINE - 1] + "…")
     return lines
+
+
+def coloured(line: str) -> str:
+    """A line of an app's output with its colours, and without all else that steers.
+
+    It cannot move the cursor, rename the window, or leave its colour to the next line.
+    """
+    last = line.rstrip("\r").rsplit("\r", 1)[-1]
+    pieces = _COLOUR.split(last)
+    cleaned = [
+        piece if n % 2 else _CONTROLS.sub("", _ESCAPES.sub("", piece))
+        for n, piece in enumerate(pieces)
+    ]
+    return "".join([*cleaned, "\x1b[0m" if len(pieces) > 1 else ""])

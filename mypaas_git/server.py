@@ -112,6 +112,7 @@ class Server:
     def _clear_up(self) -> None:
         """Remove the unfinished files of processes that were killed."""
         self._app.home.sweep()
+        self._app.one_offs.clear(thorough=True)
         self._app.repositories.sweep()
         for name in self._app.repositories.names():
             self._clear(name)
@@ -153,6 +154,7 @@ class Server:
             revive=lambda: revive_proxy(app),
             repair=self._repair,
             tidy=app.retirer.prune,
+            clear=lambda thorough: app.one_offs.clear(thorough=thorough),
         )
 
     def _clear(self, name: ServiceName) -> None:

@@ -17,7 +17,8 @@ from typing import Any, NewType, get_type_hints
 
 import toml
 
-from mypaas_git.errors import SettingsError
+from mypaas_git.errors import NameRefused, SettingsError
+from mypaas_git.names import VariableName
 
 
 @dataclass(frozen=True)
@@ -403,8 +404,10 @@ def _env(content: Mapping[str, Any]) -> Env:
 
 def _secret(where: str, key: str, value: Any) -> str:
     """A variable's value; messages never show it."""
-    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", key):
-        raise SettingsError(f"{where}: the name of a variable is made of A-Z, 0-9 and '_'")
+    try:
+        VariableName.parse(key)
+    except NameRefused as error:
+        raise SettingsError(f"{where}: {error}") from None
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         raise SettingsError(f"{where}: must be a text in quotes")
     if "\0" in str(value):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support import engine
@@ -11,6 +12,11 @@ from support.net import wait_until
 from support.paas import MYPAAS, Paas
 from support.sshd import Sshd
 from support.stockgit import clean_env, git, ssh_command, ssh_options
+
+from mypaas_git.directives.model import EnvVar, ServiceSpec
+from mypaas_git.errors import DirectivesInvalid
+from mypaas_git.hook import PostReceive
+from mypaas_git.names import ServiceName
 
 HOOK = Path(__file__).resolve().parent.parent / "hooks" / "post-receive"
 
@@ -137,3 +143,33 @@ def test_over_openssh(paas: Paas, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert f"remote: =====> {name} v1 is live" in done.stderr
     assert paas.get(f"http://{name}.test/").text == "hello\n"
+
+
+def test_which_of_several_values_counts() -> None:
+    """config set, then config.toml for what is sampled, then the Dockerfile."""
+    lookup = {"SAMPLED": "toml", "BOTH": "toml", "LITERAL": "toml", "UNNAMED": "toml"}.get
+    stored = {"BOTH": "set", "OVER": "set", "ALONE": "set"}
+    nothing: Any = None  # no engine is asked
+    hook = PostReceive(
+        nothing,
+        lookup=lambda _, key: lookup(key),
+        stored=lambda _: stored,
+        rules=nothing,
+        image_rules=nothing,
+    )
+    env = (
+        *(EnvVar("SAMPLED", None), EnvVar("BOTH", None), EnvVar("MISSING", None)),
+        *(EnvVar("LITERAL", "git"), EnvVar("OVER", "git")),
+    )
+    spec = ServiceSpec(ServiceName("web"), env=env)
+    assert hook.values_of(spec) == {
+        "SAMPLED": "toml",
+        "BOTH": "set",
+        "MISSING": None,
+        "LITERAL": "git",
+        "OVER": "set",
+        "ALONE": "set",
+    }
+    with pytest.raises(DirectivesInvalid, match="MISSING: the server has no value"):
+        hook.env_of(spec)
+    assert hook.env_of(spec, {"MISSING": "set"})["BOTH"] == "toml"

@@ -8,14 +8,16 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent / "mypaas_git"
-BOTTOM = {"errors", "names", "files", "failpoints"}
+BOTTOM = {"errors", "names", "files", "failpoints", "redact"}
 MAY_IMPORT = {
     "errors": set(),
     "files": set(),
     "names": {"errors"},
     "failpoints": {"errors"},
+    "redact": set(),
     "progress": BOTTOM,
     "settings": BOTTOM,
+    "config": BOTTOM,
     "directives": BOTTOM,
     "access": BOTTOM | {"directives"},
     "git": BOTTOM | {"progress"},
@@ -25,7 +27,8 @@ MAY_IMPORT = {
     "ledger": BOTTOM | {"directives"},
     "deploy": BOTTOM | {"ledger", "runtime.base", "routing", "directives", "progress"},
     "hook": BOTTOM | {"access", "directives", "deploy", "git", "ledger", "progress"},
-    "operations": BOTTOM | {"access", "deploy", "git", "hook", "ledger", "progress"},
+    "operations": BOTTOM
+    | {"access", "config", "deploy", "git", "hook", "ledger", "progress", "runtime.base"},
 }
 # The composition root, the server that it makes, and the commands know everybody.
 UNBOUND = {"app", "server", "cli"}

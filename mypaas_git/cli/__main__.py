@@ -17,26 +17,9 @@ from mypaas_git.app import App, Home
 from mypaas_git.cli.context import Context, local_identity
 from mypaas_git.cli.push import push
 from mypaas_git.cli.server import retire_elsewhere, server
+from mypaas_git.cli.shell import Shell
 from mypaas_git.cli.tree import run, tree
 from mypaas_git.settings import home_from_environment
-
-
-class Shell:
-    """The process's own input and output."""
-
-    gone = False
-    left = False
-
-    def read(self, n: int) -> bytes:
-        return sys.stdin.buffer.read(n)
-
-    def write(self, data: bytes) -> None:
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
-
-    def write_error(self, data: bytes) -> None:
-        sys.stderr.buffer.write(data)
-        sys.stderr.buffer.flush()
 
 
 def main() -> None:

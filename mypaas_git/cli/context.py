@@ -20,6 +20,7 @@ from mypaas_git.errors import Cancelled, MypaasError, ReleaseMissing, ServiceMis
 from mypaas_git.names import ServiceName
 from mypaas_git.operations import Asker
 from mypaas_git.progress import LineProgress, Progress, clean_lines
+from mypaas_git.runtime.base import Operator
 
 
 class Terminal(Protocol):
@@ -39,6 +40,12 @@ class Terminal(Protocol):
 
     @property
     def left(self) -> bool: ...
+
+    def be_patient(self) -> None:
+        """Wait for a reader who does not read, as long as there is one."""
+
+    def operator(self) -> contextlib.AbstractContextManager[Operator]:
+        """Whoever is there, in front of a command that runs in a container."""
 
 
 @dataclass

@@ -88,7 +88,7 @@ def _disk(path: Path) -> str:
 def _exposed(home: Path) -> str:
     open_to_others = [
         path.name
-        for path in (home, *home.iterdir())
+        for path in (home, *home.iterdir(), *home.glob("config/*"))
         if path.is_dir() is (path == home) and stat.S_IMODE(path.stat().st_mode) & 0o077
     ]
     if not open_to_others:

@@ -1,10 +1,8 @@
-"""``mypaas services``, ``status`` and ``logs``: what serves, and what it says."""
+"""``mypaas services`` and ``status``: what serves."""
 
 from __future__ import annotations
 
 import datetime
-import queue
-import threading
 from typing import Any
 
 import click
@@ -13,7 +11,7 @@ from mypaas_git.access.policy import may_see
 from mypaas_git.cli.command import Command
 from mypaas_git.cli.context import SERVICE, Context, known_service, pass_context
 from mypaas_git.deploy.plan import replica_names
-from mypaas_git.errors import EngineDown, RouterDown, ServiceMissing
+from mypaas_git.errors import EngineDown, RouterDown
 from mypaas_git.ledger.model import Release, State, Wanted
 from mypaas_git.names import ServiceName
 from mypaas_git.progress import clean
@@ -66,33 +64,6 @@ def status(context: Context, service: ServiceName, as_json: bool) -> None:
     if last and last["state"] == State.FAILED.value:
         why = f"{last['reason']}: {last['message']}"
         context.say(clean(f"last attempt {last['release']} failed: {why}"))
-
-
-@click.command("logs", cls=Command)
-@click.argument("service", type=SERVICE)
-@click.option("-f", "--follow", is_flag=True, help="Go on as more is printed.")
-@click.option(
-    "-n",
-    "--lines",
-    type=click.IntRange(0, 1_000_000),
-    default=100,
-    show_default=True,
-    help="How many lines of each container to begin with.",
-)
-@pass_context
-def logs(context: Context, service: ServiceName, follow: bool, lines: int) -> None:
-    """Show what the containers of SERVICE print."""
-    live = context.app.ledger.live_release(known_service(context, service))
-    replicas = context.app.runtime.replicas(service)
-    names = [each.name for each in replicas if live and each.release == live.number]
-    if not names:
-        raise ServiceMissing(f"no container of {service} runs; see: mypaas status {service}")
-    if follow:
-        _follow(context, names, lines)
-        return
-    for name in names:
-        text = b"".join(context.app.runtime.logs(name, tail=lines))
-        _print(context, name if len(names) > 1 else "", text)
 
 
 def summary(context: Context, service: ServiceName) -> dict[str, Any]:
@@ -168,35 +139,3 @@ def _row(found: dict[str, Any]) -> tuple[str, ...]:
         found["health"],
         " ".join(found["urls"]),
     )
-
-
-def _print(context: Context, name: str, text: bytes) -> None:
-    """Write an app's output as it is, each line behind its container's name if given."""
-    prefix = f"{name} | ".encode() if name else b""
-    context.terminal.write(b"".join(prefix + line for line in text.splitlines(keepends=True)))
-
-
-def _follow(context: Context, names: list[str], lines: int) -> None:
-    """Copy what the containers print until they end or the reader leaves."""
-    chunks: queue.Queue[tuple[str, bytes] | None] = queue.Queue(maxsize=100)
-
-    def copy(name: str) -> None:
-        try:
-            for chunk in context.app.runtime.logs(name, tail=lines, follow=True):
-                chunks.put((name, chunk))
-        finally:
-            chunks.put(None)
-
-    # The engine ends these streams; a reader who leaves must not wait for it.
-    for name in names:
-        threading.Thread(target=copy, args=(name,), daemon=True).start()
-    left = len(names)
-    while left and not context.terminal.gone:
-        try:
-            item = chunks.get(timeout=0.5)
-        except queue.Empty:
-            continue
-        if item is None:
-            left -= 1
-        else:
-            _print(context, item[0] if len(names) > 1 else "", item[1])

@@ -9,16 +9,19 @@ import click
 from mypaas_git.access.policy import Identity
 from mypaas_git.app import App
 from mypaas_git.cli.command import Group
+from mypaas_git.cli.config import config
 from mypaas_git.cli.context import Context, Terminal
 from mypaas_git.cli.keys import keys, whoami
+from mypaas_git.cli.logs import logs
 from mypaas_git.cli.operations import redeploy, remove, restart, rollback, start, stop
 from mypaas_git.cli.releases import releases
-from mypaas_git.cli.services import logs, services, status
+from mypaas_git.cli.run import run_command
+from mypaas_git.cli.services import services, status
 from mypaas_git.errors import MypaasError, UsageError
 from mypaas_git.progress import clean, clean_lines
 
 SHARED = (
-    *(services, status, releases, logs, keys, whoami),
+    *(services, status, releases, logs, run_command, config, keys, whoami),
     *(rollback, redeploy, restart, stop, start, remove),
 )
 

@@ -19,7 +19,7 @@ from mypaas_git.deploy.plan import replica_names, replica_plans
 from mypaas_git.deploy.preview import expected_downtime, preview
 from mypaas_git.deploy.probe import Entry, url_to_probe
 from mypaas_git.deploy.reconcile import Reconciler
-from mypaas_git.deploy.request import Request
+from mypaas_git.deploy.request import Request, secrets_of
 from mypaas_git.deploy.retire import Retirer
 from mypaas_git.errors import (
     Cancelled,
@@ -34,6 +34,7 @@ from mypaas_git.ledger.model import Release, Wanted
 from mypaas_git.ledger.store import Ledger
 from mypaas_git.names import ServiceName
 from mypaas_git.progress import LineProgress, Progress, Tee
+from mypaas_git.redact import Redactor
 from mypaas_git.routing.traefik import Traefik
 from mypaas_git.runtime.base import BuildPlan, Replica, ReplicaPlan, Runtime
 
@@ -100,6 +101,8 @@ class Engine:
             try:
                 live = self._bring_live(attempt, request)
             except BaseException as error:
+                if isinstance(error, MypaasError):  # it may quote what the app printed
+                    error.rewrite(Redactor(request.secrets))
                 self._give_up(attempt, error, record)
                 raise
             # From here on nothing that fails may fail the deploy.
@@ -117,10 +120,14 @@ class Engine:
         self._await_router(progress)
         names = replica_names(live.spec, live.number)
         progress.step(f"Starting {_counted(names)} ({live.label})")
-        self._reconciler.bring_up(live)
-        gate, timeout = gate_of(live.spec), self._health_timeout
-        start_and_wait(self._runtime, names, gate, timeout, progress.detail)
-        self._router.set(live.spec, names)
+        try:
+            self._reconciler.bring_up(live)
+            gate, timeout = gate_of(live.spec), self._health_timeout
+            start_and_wait(self._runtime, names, gate, timeout, progress.detail)
+            self._router.set(live.spec, names)
+        except MypaasError as error:
+            error.rewrite(Redactor(secrets_of(live.spec, live.env)))
+            raise
 
     def preview(self, request: Request, progress: Progress) -> None:
         """Say what a deploy of ``request`` would change, and change nothing.

@@ -37,7 +37,8 @@ class Keeper:
     """Looks at the engine, the proxy and the services all the time, and repairs them.
 
     ``revive`` brings the proxy back; ``repair`` mends one service, and ``tidy`` removes its
-    images that nobody needs, while its lock is held.
+    images that nobody needs, while its lock is held. ``clear`` removes what commands have
+    left whose process was killed, and is told whether to look thoroughly.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Keeper:
         revive: Callable[[], None],
         repair: Callable[[ServiceName], None],
         tidy: Callable[[ServiceName], None],
+        clear: Callable[[bool], None],
     ) -> None:
         self._ledger = ledger
         self._runtime = runtime
@@ -60,6 +62,7 @@ class Keeper:
         self._revive = revive
         self._repair = repair
         self._tidy = tidy
+        self._clear = clear
         self._tidied = time.monotonic()
         self._away = ""
         self._failures: dict[ServiceName, int] = {}
@@ -80,6 +83,8 @@ class Keeper:
         # Of an emptied directory Traefik keeps what it had, so that its answer says nothing;
         # without this file it would not confirm the others when they come back.
         self._router.keep_api()
+        tidy = time.monotonic() - self._tidied > TIDY
+        self._clear(tidy)
         try:
             self._router.check()
         except RouterDown as error:
@@ -88,7 +93,6 @@ class Keeper:
         by_service = defaultdict(list)
         for replica in replicas:
             by_service[replica.service].append(replica)
-        tidy = time.monotonic() - self._tidied > TIDY
         if tidy:
             self._tidied = time.monotonic()
         for standing in self._ledger.standings():

@@ -147,6 +147,8 @@ class Reconciler:
         reach("remove.removed")
         if self._strays(service, []):
             return  # this process is about to end: the next one goes on
+        for name in self._runtime.one_offs(service):
+            self._runtime.remove(name)
         for number in self._runtime.images(service):
             self._runtime.remove_image(service, number)
         if wanted is Wanted.ERASED:

@@ -26,7 +26,8 @@ def _nobody(_: ServiceName) -> bool:
 class Request:
     """What is to be deployed: a commit, its spec, and who wants it.
 
-    ``env`` has a value for every variable of the spec. ``context`` begins the tar stream
+    ``env`` has a value for every variable of the spec, and what else was set for the
+    service. ``context`` begins the tar stream
     of the commit's files; a request that ``restores`` a release takes its image instead.
     ``cancelled`` tells whether nobody wants it any more, which counts until the switch.
     ``may_share`` tells of other services whether this one may join them on their hosts and
@@ -49,9 +50,7 @@ class Request:
 
     @property
     def secrets(self) -> dict[str, str]:
-        """The variables whose values do not stand in the Dockerfile anyway."""
-        hidden = {each.key for each in self.spec.env if each.value is None}
-        return {key: value for key, value in self.env.items() if key in hidden}
+        return secrets_of(self.spec, self.env)
 
     @classmethod
     def again(
@@ -61,13 +60,14 @@ class Request:
         *,
         who: str,
         fingerprint: str,
+        env: Mapping[str, str] | None = None,
         cancelled: Callable[[], bool] = never,
         may_share: Callable[[ServiceName], bool] = _nobody,
     ) -> Request:
-        """A request for what ``release`` was: image, spec and variables."""
+        """A request for what ``release`` was: image, spec and, unless given, variables."""
         return cls(
             spec=release.spec,
-            env=release.env,
+            env=release.env if env is None else env,
             context=lambda: iter(()),
             commit=release.commit,
             branch=release.branch,
@@ -78,3 +78,9 @@ class Request:
             cancelled=cancelled,
             may_share=may_share,
         )
+
+
+def secrets_of(spec: ServiceSpec, env: Mapping[str, str]) -> dict[str, str]:
+    """The variables of ``env`` whose values do not stand in the Dockerfile anyway."""
+    stated = {each.key: each.value for each in spec.env}
+    return {key: value for key, value in env.items() if stated.get(key) != value}

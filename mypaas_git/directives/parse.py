@@ -105,8 +105,8 @@ class _Reading:
             if service and variable.value is None and not has_value(service, variable.key):
                 self._fault(
                     number,
-                    f"mypaas.env: {variable.key} has no value; config.toml on the server names "
-                    f"it neither in [env.{service}] nor in [env]",
+                    f"mypaas.env: {variable.key} has no value; an admin can set one: "
+                    f"mypaas config set {service} {variable.key}=…",
                 )
 
     def check_publish(self) -> None:

@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple, cast
 from mypaas_git.directives.lexer import bare
 from mypaas_git.directives.model import EnvVar, Healthcheck, Publish, Url, Volume
 from mypaas_git.errors import NameRefused
-from mypaas_git.names import ServiceName
+from mypaas_git.names import ServiceName, VariableName
 
 MAX_ITEMS = 256
 """Urls, volumes, variables, ports of one service: Docker keeps a process for each port."""
@@ -93,14 +93,10 @@ def volume(text: str) -> Volume:
 def env(text: str) -> EnvVar:
     """Return ``KEY=value``, or ``KEY`` whose value the server's config holds."""
     key, equals, value = text.partition("=")
-    key, value = key.strip(" \t"), bare(value)
-    if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", key) is None:
-        raise BadValue(
-            f"{_shown(key)} is not a variable's name; write KEY=value or KEY, "
-            "with letters, digits and '_', no digit first"
-        )
-    if key.startswith("MYPAAS_"):
-        raise BadValue(f"{key} is reserved: the server sets the MYPAAS_ variables itself")
+    try:
+        key, value = VariableName.parse(key.strip(" \t")), bare(value)
+    except NameRefused as error:
+        raise BadValue(error.message) from None
     if _CONTROL.search(value):
         # The value may be a secret: it is not shown.
         raise BadValue(f"the value of {key} holds a tab or another control character")

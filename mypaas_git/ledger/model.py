@@ -48,6 +48,7 @@ class Action(str, Enum):
     REDEPLOY = "redeploy"
     RESTART = "restart"
     ROLLBACK = "rollback"
+    CONFIG = "config"
 
 
 class Wanted(str, Enum):

@@ -17,7 +17,8 @@ class ReplicaPlan:
     """One container to be made. ``maxcpu`` is in CPUs, ``maxmem`` in bytes.
 
     ``volumes`` have absolute or named sources, ``aliases`` are further names of
-    the container on the services' network.
+    the container on the services' network. With a ``command``, which its image's entry
+    point gets, it is no replica: :meth:`Runtime.converse` runs it, on a terminal or not.
     """
 
     name: str
@@ -30,6 +31,8 @@ class ReplicaPlan:
     publish: tuple[Publish, ...] = ()
     maxcpu: float | None = None
     maxmem: int | None = None
+    command: tuple[str, ...] = ()
+    terminal: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ class Replica:
     ``state`` is Docker's word (created, running, restarting, exited, …), ``health``
     that of an image's HEALTHCHECK or None, ``address`` its IP on the services'
     network while it runs. ``directories`` of the host that it has: path, read-only.
+    ``ended_at`` is when it ended last, in seconds since the epoch.
     """
 
     name: str
@@ -71,6 +75,7 @@ class Replica:
     health: str | None = None
     address: str | None = None
     directories: tuple[tuple[str, bool], ...] = ()
+    ended_at: float | None = None
 
     @property
     def running(self) -> bool:
@@ -80,6 +85,46 @@ class Replica:
     def up(self) -> bool:
         """Whether it runs, or the engine itself is about to start it again."""
         return self.state in ("running", "restarting")
+
+
+Window = tuple[int, int]
+"""A terminal's columns and rows."""
+
+
+class Operator(Protocol):
+    """Whoever sits in front of a command that runs in a container."""
+
+    @property
+    def window(self) -> Window | None:
+        """The size of their terminal when they began; None when they have none."""
+
+    @property
+    def term(self) -> str:
+        """What their terminal is called, such as ``xterm-256color``; may be empty."""
+
+    def read(self, n: int) -> bytes:
+        """Up to ``n`` bytes of their input as soon as there are some; b"" at its end."""
+
+    def write(self, data: bytes) -> None:
+        """Show standard output. Raises OSError when nobody is there."""
+
+    def write_error(self, data: bytes) -> None: ...
+
+    def events(self) -> list[Window | str]:
+        """What has happened since the last call: sizes, and signals by names like INT."""
+
+    @property
+    def gone(self) -> bool:
+        """Whether they have left."""
+
+
+class LogStream(Protocol):
+    """What a container printed, in pieces as they come."""
+
+    def __iter__(self) -> Iterator[bytes]: ...
+
+    def close(self) -> None:
+        """End it, from any thread; whoever iterates over it then comes to its end."""
 
 
 class Runtime(Protocol):
@@ -132,10 +177,28 @@ class Runtime(Protocol):
         Whether one ran out of memory only :meth:`inspect` tells.
         """
 
+    def converse(self, name: str, operator: Operator) -> int:
+        """Start a container made for a command, lead its input and output to ``operator``.
+
+        Returns its exit code, 128 and the number of the signal that ended it. Raises
+        Cancelled soon after the operator has left, and leaves the container to the caller.
+        """
+
+    def one_offs(self, service: ServiceName | None = None) -> list[str]:
+        """The containers that were made for a command, of one service or of all."""
+
     def logs(
-        self, name: str, *, tail: int | None = None, follow: bool = False
-    ) -> Iterator[bytes]:
-        """What a container printed, as it comes; ``tail`` is a number of lines."""
+        self,
+        name: str,
+        *,
+        tail: int | None = None,
+        follow: bool = False,
+        since: float | None = None,
+    ) -> LogStream:
+        """What a container printed; ``tail`` is a number of lines, ``since`` a time.
+
+        With ``follow`` it goes on until the container ends.
+        """
 
     def free_disk(self) -> tuple[Path, int, int]:
         """Where the engine keeps images, with the free and all bytes of that disk."""

@@ -11,7 +11,8 @@ import dataclasses
 import re
 import shutil
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from datetime import datetime, timezone
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Any
@@ -23,22 +24,25 @@ from mypaas_git.directives.images import is_reserved_label
 from mypaas_git.directives.model import Publish, Volume
 from mypaas_git.errors import HostRefused, NameRefused, PortInUse, StartFailed
 from mypaas_git.names import ServiceName, release_label
-from mypaas_git.runtime import directories, ports, processes
-from mypaas_git.runtime.base import BuildPlan, Replica, ReplicaPlan
+from mypaas_git.runtime import console, directories, ports, processes
+from mypaas_git.runtime.base import BuildPlan, LogStream, Operator, Replica, ReplicaPlan
 from mypaas_git.runtime.builder import Builder
 from mypaas_git.runtime.client import Client, engine_errors, explanation
+from mypaas_git.runtime.logs import open_logs
 
 NAMESPACE = "mypaas.namespace"
 SERVICE = "mypaas.service"
 RELEASE = "mypaas.release"
 # Tells replicas from the proxy; whoever lists them goes by their names as well.
 ROLE = "mypaas.role"
+REPLICA, RUN = "replica", "run"
 
 NEUTRAL = {"traefik.enable": "false"}
 """What a label that an image brings becomes, if not nothing; it cannot be taken away."""
 
 # An app that prints for ever must not fill the disk.
 LOGS = LogConfig(type=LogConfig.types.JSON, config={"max-size": "10m", "max-file": "3"})
+NO_LOGS = LogConfig(type="none")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +124,10 @@ class DockerRuntime:
                 port_bindings=_bindings(plan.publish),
                 nano_cpus=int(plan.maxcpu * 1e9) if plan.maxcpu else None,
                 mem_limit=plan.maxmem,
-                log_config=LOGS,
+                # What a command prints is its operator's alone.
+                log_config=NO_LOGS if plan.command else LOGS,
+                # The first process of a container is spared Ctrl-C by the kernel.
+                init=True if plan.command else None,
                 security_opt=["no-new-privileges"],
                 pids_limit=self._confinement.pids or None,
                 cap_drop=["ALL"],
@@ -131,11 +138,14 @@ class DockerRuntime:
             try:
                 api.create_container(
                     plan.image,
+                    list(plan.command) or None,
                     name=self._container(plan.name),
                     environment=dict(plan.env),
                     labels=self._neutral_labels(plan.image)
                     | self._labels(plan.service, plan.release)
-                    | {ROLE: "replica"},
+                    | {ROLE: RUN if plan.command else REPLICA},
+                    stdin_open=bool(plan.command),
+                    tty=plan.terminal,
                     ports=[(each.container_port, each.protocol) for each in plan.publish],
                     host_config=host,
                     networking_config=api.create_networking_config(networks),
@@ -197,7 +207,7 @@ class DockerRuntime:
         return None
 
     def replicas(self, service: ServiceName | None = None) -> list[Replica]:
-        labels = [f"{NAMESPACE}={self._namespace}", f"{ROLE}=replica"]
+        labels = [f"{NAMESPACE}={self._namespace}", f"{ROLE}={REPLICA}"]
         with engine_errors():
             rows = self._client.api.containers(all=True, filters={"label": labels})
         found = [replica for row in rows if (replica := self._listed(row))]
@@ -206,16 +216,28 @@ class DockerRuntime:
             key=lambda each: _natural(each.name),
         )
 
+    def converse(self, name: str, operator: Operator) -> int:
+        return console.converse(self._client, self._container(name), operator)
+
+    def one_offs(self, service: ServiceName | None = None) -> list[str]:
+        labels = [f"{NAMESPACE}={self._namespace}", f"{ROLE}={RUN}"]
+        with engine_errors():
+            rows = self._client.api.containers(all=True, filters={"label": labels})
+        names = [name for row in rows for name in row["Names"]]
+        ours = re.escape(f"/{self._namespace}.")
+        pattern = re.compile(rf"{ours}(({service or '[a-z0-9-]+'})\.run\.[a-z0-9_]+)")
+        return [found[1] for name in names if (found := pattern.fullmatch(name))]
+
     def logs(
-        self, name: str, *, tail: int | None = None, follow: bool = False
-    ) -> Iterator[bytes]:
-        with engine_errors(), contextlib.suppress(NotFound):
-            yield from self._client.api.logs(
-                self._container(name),
-                stream=True,
-                follow=follow,
-                tail="all" if tail is None else tail,
-            )
+        self,
+        name: str,
+        *,
+        tail: int | None = None,
+        follow: bool = False,
+        since: float | None = None,
+    ) -> LogStream:
+        container = self._container(name)
+        return open_logs(self._client, container, tail=tail, follow=follow, since=since)
 
     def free_disk(self) -> tuple[Path, int, int]:
         with engine_errors():
@@ -309,6 +331,7 @@ class DockerRuntime:
             health=(state.get("Health") or {}).get("Status"),
             address=self._address(data),
             directories=_directories(data),
+            ended_at=_moment(state["FinishedAt"]),
         )
 
     def _listed(self, row: dict[str, Any]) -> Replica | None:
@@ -374,6 +397,15 @@ def _bindings(publish: Iterable[Publish]) -> dict[int | str, Any]:
         key = f"{each.container_port}/{each.protocol}"
         bindings.setdefault(key, []).append((each.host_ip, port))
     return bindings
+
+
+def _moment(text: str) -> float | None:
+    """The engine's ``2026-01-31T12:00:00.123456789Z`` in seconds since the epoch."""
+    found = re.match(r"([0-9]{4}-[0-9T:-]{14})(\.[0-9]+)?Z", text)
+    if found is None or found[1].startswith("0001"):
+        return None  # it never was
+    whole = datetime.fromisoformat(found[1]).replace(tzinfo=timezone.utc)
+    return whole.timestamp() + float(found[2] or 0)
 
 
 def _start_error(name: str, said: str) -> StartFailed:

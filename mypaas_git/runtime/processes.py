@@ -36,7 +36,7 @@ def connections(pid: int, ports: Collection[int]) -> int:
 
 
 def heeds(pid: int, signal_name: str) -> bool:
-    """Whether the process has a handler for a signal such as ``SIGTERM`` or ``15``.
+    """Whether the process handles or awaits a signal such as ``SIGTERM`` or ``15``.
 
     The first process of a container gets no other signal but SIGKILL.
     """
@@ -45,8 +45,11 @@ def heeds(pid: int, signal_name: str) -> bool:
         status = Path(f"/proc/{pid}/status").read_text("ascii", "replace")
     except OSError:
         return True
-    caught = re.search(r"^SigCgt:\s*([0-9a-f]+)$", status, re.MULTILINE)
-    return caught is None or number is None or bool(int(caught[1], 16) >> (number - 1) & 1)
+    # An init, such as Docker's own, blocks all of them and takes one after the other.
+    masks = re.findall(r"^Sig(?:Cgt|Blk):\s*([0-9a-f]+)$", status, re.MULTILINE)
+    if not masks or number is None:
+        return True
+    return any(int(mask, 16) >> (number - 1) & 1 for mask in masks)
 
 
 def _rows(table: Path) -> list[list[str]]:

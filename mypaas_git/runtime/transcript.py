@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from mypaas_git.progress import MAX_LINE, clean
+from mypaas_git.redact import Redactor
 
 USING_CACHE = " ---> Using cache"
 """Stands below a step whose result was there already."""
-
-SECRET_LENGTH = 6
-"""Characters from which on a value is hidden; shorter ones are everyday words and numbers."""
 
 LONGEST = 8 * MAX_LINE
 """Characters of a line that are kept until its end comes; the others are dropped."""
@@ -37,8 +35,7 @@ class Transcript:
         self, log: Callable[[str], None], secrets: Mapping[str, str], flood: Flood
     ) -> None:
         self._log = log
-        self._hidden = _hidden(secrets)
-        self._pattern = re.compile("|".join(map(re.escape, self._hidden)))
+        self.hide = Redactor(secrets)
         self._lines = flood.lines
         self._size = flood.size
         self.step = ""
@@ -59,12 +56,6 @@ class Transcript:
     def begin(self, step: str) -> None:
         """Show that ``step`` begins, ``Step 2/7 : RUN make``."""
         self.step = self.show(step)
-
-    def hide(self, text: str) -> str:
-        """``text`` with ``[KEY]`` where the value of a secret stood."""
-        if not self._hidden:
-            return text
-        return self._pattern.sub(lambda found: self._hidden[found[0]], text)
 
     def tell(self, text: str, length: int = 400) -> str:
         """``text`` for an error's message: one line without secrets, ``length`` at most."""
@@ -115,17 +106,3 @@ def dockerfile_fault(said: str) -> str:
     """What is wrong with the Dockerfile itself, its line number in front."""
     match = re.search(r"parse error (?:on )?line ([0-9]+): (.*)", said, re.IGNORECASE)
     return f"Dockerfile line {match[1]}: {match[2]}" if match else said
-
-
-def _hidden(secrets: Mapping[str, str]) -> dict[str, str]:
-    """What to hide and what to show for it, the longest first.
-
-    Output comes in lines, so that each line of a certificate has to be known.
-    """
-    found = {line: f"[{key}]" for key, value in secrets.items() for line in _telling(value)}
-    return dict(sorted(found.items(), key=lambda item: -len(item[0])))
-
-
-def _telling(value: str) -> Iterable[str]:
-    lines = (line.strip() for line in value.splitlines())
-    return [line for line in lines if len(line) >= SECRET_LENGTH]

@@ -33,6 +33,9 @@ class Host(Protocol):
     def logged_in(self, blob: bytes) -> None:
         """The owner of this key is at the other end."""
 
+    def signalled(self, channel: paramiko.Channel, name: str) -> None:
+        """The client sends a signal, by its name, to the command on ``channel``."""
+
     def ended(self) -> None:
         """The connection is closed, its descriptor too. Called once."""
 

@@ -1,7 +1,7 @@
 """What a client may do once its key is proven: run git or one of our commands.
 
-Each exec request is a :class:`Session` in a thread of its own. Everything else that
-ssh can ask for (a shell, files, forwarding, an environment) is refused.
+Each exec request is a :class:`Session` in a thread of its own, on a terminal or not.
+Everything else that ssh can ask for (a shell, files, forwarding, an environment) is refused.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import shlex
 import threading
 import weakref
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any, Literal, Protocol
@@ -28,10 +29,12 @@ from paramiko.common import (
 from mypaas_git.access.keys import KeyFile
 from mypaas_git.access.policy import Identity
 from mypaas_git.access.publickey import fingerprint
-from mypaas_git.errors import AccessDenied, GitRefused, MypaasError, UsageError
+from mypaas_git.errors import AccessDenied, Cancelled, GitRefused, MypaasError, UsageError
 from mypaas_git.progress import clean, clean_lines
+from mypaas_git.redact import loggable
 from mypaas_git.ssh import patience
 from mypaas_git.ssh.patience import PatientSocket
+from mypaas_git.ssh.terminal import Events, Keyboard, Window, with_returns
 from mypaas_git.ssh.transport import ServerTransport
 
 MAX_COMMAND = 64 * 1024
@@ -39,6 +42,8 @@ MAX_COMMAND = 64 * 1024
 MAX_CHANNELS = 10
 """Commands that one connection may run at a time (ssh's ControlMaster)."""
 CHUNK = 256 * 1024
+INTERRUPTED = 130
+"""The exit code of a command that Ctrl-C has ended."""
 
 GitVerb = Literal["git-receive-pack", "git-upload-pack"]
 
@@ -55,12 +60,14 @@ class Stream:
         channel: paramiko.Channel,
         gone: threading.Event,
         stopping: threading.Event,
-        line_end: str,
+        client: Events,
     ) -> None:
         self._channel = channel
         self._gone = gone
         self._stopping = stopping
-        self._line_end = line_end
+        self._client = client
+        self._line_end = "\n" if client.window is None else "\r\n"
+        self._patient = False
         self._ahead = b""
         self._at = 0
 
@@ -92,6 +99,29 @@ class Stream:
     def left(self) -> bool:
         """Whether the client has left by itself; a server that stops lets deploys end."""
         return self._gone.is_set() or self._channel.closed
+
+    @property
+    def window(self) -> Window | None:
+        """The size of the client's terminal when the command began; None without one."""
+        return self._client.window
+
+    @property
+    def term(self) -> str:
+        """What the client's terminal is called, such as ``xterm-256color``."""
+        return self._client.term
+
+    def events(self) -> list[Window | str]:
+        """Sizes of the terminal and signals that came since the last call."""
+        return self._client.take()
+
+    def be_patient(self) -> None:
+        """From now on wait for a client that does not read, as long as it is there."""
+        self._patient = True
+
+    def operator(self) -> AbstractContextManager[Stream]:
+        """The client as one who sits in front of a command in a container."""
+        self.be_patient()
+        return contextlib.nullcontext(self)
 
     def wait_gone(self, seconds: float | None = None) -> bool:
         """Wait until the client is gone, at most ``seconds``; return whether it is."""
@@ -127,11 +157,53 @@ class Stream:
                 self._channel.settimeout(patience.STALL_SECONDS)
                 sent = send(bytes(view[:CHUNK]))
                 self._channel.settimeout(None)
+            except TimeoutError as error:
+                if self._patient and not self.gone:
+                    continue
+                raise ClientGone from error
             except (OSError, EOFError, paramiko.SSHException) as error:
                 raise ClientGone from error
             if sent == 0:
                 raise ClientGone
             view = view[sent:]
+
+
+class TerminalStream(Stream):
+    """The stream of one of our own commands to a client with a terminal.
+
+    Ctrl-C is a leave: whatever asks whether the client has left ends by that.
+    """
+
+    def __init__(self, raw: Stream) -> None:
+        super().__init__(raw._channel, raw._gone, raw._stopping, raw._client)
+        self._raw = raw
+        self._keyboard = Keyboard(raw.read)
+
+    def read(self, n: int) -> bytes:
+        return self._keyboard.read(n)
+
+    def write(self, data: bytes) -> None:
+        super().write(with_returns(data))
+
+    def write_error(self, data: bytes) -> None:
+        super().write_error(with_returns(data))
+
+    @property
+    def gone(self) -> bool:
+        return self._keyboard.interrupted or super().gone
+
+    @property
+    def left(self) -> bool:
+        return self._keyboard.interrupted or super().left
+
+    @property
+    def was_interrupted(self) -> bool:
+        """Whether Ctrl-C ended the command."""
+        return self._keyboard.was_interrupted
+
+    def operator(self) -> AbstractContextManager[Stream]:
+        """The client with nothing between; nothing may have been read of them so far."""
+        return self._raw.operator()
 
 
 class Backend(Protocol):
@@ -206,7 +278,6 @@ class Session:
         *,
         identify: Callable[[], Identity],
         backend: Backend,
-        has_terminal: bool,
         log: Any,
     ) -> None:
         self.id = secrets.token_hex(4)
@@ -214,7 +285,6 @@ class Session:
         self.stream = stream
         self._identify = identify
         self._backend = backend
-        self._has_terminal = has_terminal
         self._log = log.bind(session=self.id)
 
     def run(self) -> None:
@@ -225,7 +295,7 @@ class Session:
         except ClientGone:
             self._log.info("the client left")
         except MypaasError as error:
-            code = 2 if isinstance(error, UsageError) else 1
+            code = {UsageError: 2, Cancelled: INTERRUPTED}.get(type(error), 1)
             self._log.info("refused", code=error.code, reason=error.message)
             self._report(error)
         except Exception:  # noqa: BLE001 - the boundary: the log gets it all, the client a line
@@ -237,16 +307,23 @@ class Session:
     def _dispatch(self) -> int:
         if self._command is None:
             raise AccessDenied("no shell here; try: ssh … help, or git push")
-        if self._has_terminal:
-            raise AccessDenied("there are no terminals here; run ssh without -t")
         request = parse_command(self._command)
         # Asked for each command, since a connection can outlive its key.
         identity = self._identify()
         if isinstance(request, GitRequest):
+            if self.stream.window is not None:
+                raise AccessDenied("git takes no terminal; run ssh without -t")
             self._log.info("git", verb=request.verb, path=request.path)
             return self._backend.git(identity, request.verb, request.path, self.stream)
-        self._log.info("command", argv=request)
-        return self._backend.command(identity, request, self.stream)
+        self._log.info("command", argv=loggable(request))
+        return self._run_command(identity, request)
+
+    def _run_command(self, identity: Identity, argv: list[str]) -> int:
+        if self.stream.window is None:
+            return self._backend.command(identity, argv, self.stream)
+        terminal = TerminalStream(self.stream)
+        code = self._backend.command(identity, argv, terminal)
+        return INTERRUPTED if terminal.was_interrupted else code
 
     def _report(self, error: MypaasError) -> None:
         self._say(error.message)
@@ -283,7 +360,9 @@ class Connection(paramiko.ServerInterface):
         self._entered = entered
         self._ended = ended
         self._crowded_out = False
-        self._with_terminal: weakref.WeakSet[paramiko.Channel] = weakref.WeakSet()
+        self._clients: weakref.WeakKeyDictionary[paramiko.Channel, Events] = (
+            weakref.WeakKeyDictionary()
+        )
         self._busy: weakref.WeakSet[paramiko.Channel] = weakref.WeakSet()
         self._had_commands = False
         self._lock = threading.Lock()
@@ -375,10 +454,31 @@ class Connection(paramiko.ServerInterface):
             return OPEN_FAILED_RESOURCE_SHORTAGE
         return OPEN_SUCCEEDED
 
-    def check_channel_pty_request(self, channel: paramiko.Channel, *_: Any, **__: Any) -> bool:
-        # A refusal would make ssh print a line of its own before ours.
-        self._with_terminal.add(channel)
+    def check_channel_pty_request(
+        self,
+        channel: paramiko.Channel,
+        term: bytes,
+        width: int,
+        height: int,
+        *_: Any,
+        **__: Any,
+    ) -> bool:
+        if channel in self._busy:
+            return False
+        self._events(channel).opened(term, width, height)
         return True
+
+    def check_channel_window_change_request(
+        self, channel: paramiko.Channel, width: int, height: int, *_: Any, **__: Any
+    ) -> bool:
+        self._events(channel).resized(width, height)
+        return True
+
+    def signalled(self, channel: paramiko.Channel, name: str) -> None:
+        self._events(channel).signalled(name)
+
+    def _events(self, channel: paramiko.Channel) -> Events:
+        return self._clients.setdefault(channel, Events())
 
     def check_channel_shell_request(self, channel: paramiko.Channel) -> bool:
         return self._begin(channel, None)
@@ -391,15 +491,13 @@ class Connection(paramiko.ServerInterface):
             return False
         self._busy.add(channel)
         self._had_commands = True
-        has_terminal = channel in self._with_terminal
-        line_end = "\r\n" if has_terminal else "\n"
-        stream = Stream(channel, self.transport.gone(channel), self._stopping, line_end)
+        gone = self.transport.gone(channel)
+        stream = Stream(channel, gone, self._stopping, self._events(channel))
         session = Session(
             command,
             stream,
             identify=self.identify,
             backend=self._backend,
-            has_terminal=has_terminal,
             log=self._log,
         )
         self.transport.start_after_reply(lambda: self._start(session))

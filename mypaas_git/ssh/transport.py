@@ -223,6 +223,12 @@ class ServerTransport(InnerTransport):
             gone.set()
 
     def _parse_channel_request(self, channel: Any, m: Message) -> None:
+        begin = m.packet.tell()
+        if m.get_text() == "signal":  # RFC 4254, 6.9, which paramiko does not know
+            m.get_boolean()
+            self._host.signalled(channel, m.get_text())
+            return
+        m.packet.seek(begin)
         channel._handle_request(m)
         start, self._after_reply = self._after_reply, None
         if start is not None:

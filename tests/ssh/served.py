@@ -80,6 +80,17 @@ class Obedient:
     def do_misuse(self, _stream: Stream) -> int:
         raise UsageError("which service?")
 
+    def do_terminal(self, stream: Stream) -> int:
+        """Show what the client's terminal is, then what happens to it, until it says TERM."""
+        stream.write(json.dumps([stream.window, stream.term]).encode() + b"\n")
+        while not stream.gone:
+            for event in stream.events():
+                stream.write(json.dumps(event).encode() + b"\n")
+                if event == "TERM":
+                    return 0
+            time.sleep(0.01)
+        return 1
+
     def do_boom(self, _stream: Stream) -> int:
         raise RuntimeError("a secret inside")
 

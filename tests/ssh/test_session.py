@@ -8,8 +8,11 @@ import pty
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import paramiko
 import pytest
+from paramiko.common import cMSG_CHANNEL_REQUEST
 from served import Served, serving
 from support.net import free_port, listening, wait_until
 from support.stockgit import clean_env
@@ -170,11 +173,51 @@ def test_no_shell_on_a_terminal(served: Served, alice: Path) -> None:
     assert done.stderr.count(b"\n") == 1
 
 
-def test_no_terminal(served: Served, alice: Path) -> None:
-    """T9: a command on a terminal is refused with one line that says how to ask."""
-    done = served.ssh("services", key=alice, more=("-tt",))
+def test_a_terminal(served: Served, alice: Path) -> None:
+    """A command on a terminal ends its lines as that wants it; git has no use for one."""
+    done = served.ssh("exit 7", key=alice, more=("-tt",))
+    assert (done.returncode, done.stderr) == (7, b"to stderr\r\n")
+    done = served.ssh("git-receive-pack web", key=alice, more=("-tt",))
     assert done.returncode == 1
-    assert done.stderr == b"mypaas: there are no terminals here; run ssh without -t\r\n"
+    assert done.stderr == b"mypaas: git takes no terminal; run ssh without -t\r\n"
+
+
+def test_what_is_typed(served: Served, alice: Path) -> None:
+    """Return ends a line, Ctrl-D the input, Ctrl-C the command, with 130."""
+    done = served.ssh("cat", key=alice, more=("-tt",), stdin=b"one\rtwo\r\x04more")
+    assert (done.returncode, done.stdout) == (0, b"one\r\ntwo\r\n")
+    done = served.ssh("wait", key=alice, more=("-tt",), stdin=b"\x03")
+    assert done.returncode == 130
+    done = served.ssh("cat", key=alice, more=("-tt",), stdin=b"\x03")
+    assert (done.returncode, done.stderr) == (130, b"mypaas: interrupted\r\n")
+
+
+def test_what_a_client_says_of_its_terminal(served: Served, alice: Path) -> None:
+    """Name and size, new sizes and signals; what makes no sense is bounded or passed over."""
+    transport: Any = paramiko.Transport(("127.0.0.1", served.port))
+    try:
+        transport.connect(
+            username="x", pkey=paramiko.Ed25519Key.from_private_key_file(str(alice))
+        )
+        channel = transport.open_session()
+        channel.get_pty("vt\n220", 4_000_000_000, 24)
+        channel.exec_command("terminal")
+        lines = channel.makefile("r")
+        assert json.loads(lines.readline()) == [[10_000, 24], ""]
+        channel.resize_pty(81, 25)
+        assert json.loads(lines.readline()) == [81, 25]
+        for name in ("INT", "no-such-signal", "TERM"):
+            message = paramiko.Message()
+            message.add_byte(cMSG_CHANNEL_REQUEST)
+            message.add_int(channel.remote_chanid)
+            message.add_string("signal")
+            message.add_boolean(False)
+            message.add_string(name)
+            transport._send_user_message(message)
+        assert [json.loads(lines.readline()) for _ in range(2)] == ["INT", "TERM"]
+        assert channel.recv_exit_status() == 0
+    finally:
+        transport.close()
 
 
 def test_no_files(served: Served, alice: Path) -> None:

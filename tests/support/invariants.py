@@ -25,6 +25,7 @@ LASTING = (
     r"ledger\.db(-wal|-shm)?",
     r"host_keys/ssh_host_[a-z0-9]+_key(\.pub)?",
     r"acme/.*",
+    r"config/[a-z0-9-]+\.json",
     r"routes/(_api|[a-z0-9-]+)\.yml",
     r"logs/server\.log|logs/[a-z0-9-]+/v[0-9]+\.log",
     # One each a service, and those that all services share.

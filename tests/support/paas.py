@@ -154,6 +154,12 @@ class Paas:
         found = re.search(r"^ready .*$", (self.root / "out").read_text(), re.MULTILINE)
         return found[0] if found else ""
 
+    def usage(self) -> tuple[int, int]:
+        """How many threads and descriptors the server has at the moment."""
+        assert self.process is not None, "it does not run"
+        proc = Path(f"/proc/{self.process.pid}")
+        return len(list((proc / "task").iterdir())), len(list((proc / "fd").iterdir()))
+
     def log(self) -> str:
         """What the server has printed, and the log that it keeps in its home."""
         files = [self.root / "out", self.root / "err", *sorted(self.home.glob("logs/*"))]

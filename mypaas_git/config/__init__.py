@@ -1,0 +1,1 @@
+"""The variables that admins set with ``mypaas config``, one file a service."""
