@@ -143,16 +143,9 @@ RELEASE = ReleaseParameter()
 pass_context = click.make_pass_decorator(Context)
 
 
-def known_service(
-    context: Context, service: ServiceName, verb: Verb = Verb.READ
-) -> ServiceName:
-    """Return ``service`` when it exists and whoever asks may do ``verb`` to it.
-
-    Raises AccessDenied before anything tells whether it exists, or ServiceMissing.
-    """
-    context.allow(verb, service)
-    ledger = context.app.ledger
-    if not ledger.releases(service) or ledger.wanted(service).gone:
+def known_service(context: Context, service: ServiceName) -> ServiceName:
+    """Return ``service`` when it exists. Raises ServiceMissing."""
+    if not context.app.ledger.has(service):
         raise ServiceMissing(f"there is no service '{service}'; see: mypaas services")
     return service
 

@@ -24,7 +24,7 @@ def keys() -> None:
     """Manage the ssh keys that may deploy."""
 
 
-@keys.command("add", cls=Command)
+@keys.command("add", cls=Command, verb=Verb.KEYS)
 @click.argument("name")
 @click.argument("file", default="-")
 @click.option("--admin", is_flag=True, help="May manage keys and every service.")
@@ -47,7 +47,6 @@ def add(
     expires: str | None,
 ) -> None:
     """Let the key in FILE.pub (`-`: standard input) in as NAME."""
-    context.allow(Verb.KEYS)
     entry = context.app.keys.add(
         name,
         _key_text(context, file),
@@ -59,12 +58,11 @@ def add(
     context.say("  ".join(filter(None, words)))
 
 
-@keys.command("list", cls=Command)
+@keys.command("list", cls=Command, verb=Verb.KEYS)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 @pass_context
 def list_keys(context: Context, as_json: bool) -> None:
     """List the keys and what each may do."""
-    context.allow(Verb.KEYS)
     entries = context.app.keys.entries()
     if as_json:
         context.json([_document(each) for each in entries])
@@ -76,22 +74,20 @@ def list_keys(context: Context, as_json: bool) -> None:
         context.note(f"line {broken.line_number} of authorized_keys is broken: {broken.reason}")
 
 
-@keys.command("remove", cls=Command)
+@keys.command("remove", cls=Command, verb=Verb.KEYS)
 @click.argument("name")
 @pass_context
 def remove(context: Context, name: str) -> None:
     """Let the key NAME in no more."""
-    context.allow(Verb.KEYS)
     entry = context.app.keys.remove(name)
     context.say(f"removed {entry.name}  {entry.fingerprint}")
 
 
-@click.command("whoami", cls=Command)
+@click.command("whoami", cls=Command, verb=Verb.WHOAMI)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 @pass_context
 def whoami(context: Context, as_json: bool) -> None:
     """Show whose key this is and what it may do."""
-    context.allow(Verb.WHOAMI)
     who = context.identity
     if as_json:
         context.json(

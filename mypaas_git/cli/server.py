@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import click
 
 from mypaas_git.access.keys import check_name
+from mypaas_git.access.policy import Verb
 from mypaas_git.access.publickey import parse_public_key
 from mypaas_git.app import App, Home
 from mypaas_git.cli.command import Command, Group
@@ -76,7 +77,7 @@ QUESTIONS = (
 )
 
 
-@server.command("init", cls=Command)
+@server.command("init", cls=Command, verb=Verb.SERVER)
 @click.option("--domain", help="The server's own name.")
 @click.option("--email", help="For Let's Encrypt; none: self-signed certificates.")
 @click.option("--admin-key", metavar="FILE.pub", help="The first admin's public key.")
@@ -108,7 +109,7 @@ def init(context: Context, /, *, admin_key: str | None, yes: bool, **told: str |
         app.close()
 
 
-@server.command("start", cls=Command)
+@server.command("start", cls=Command, verb=Verb.SERVER)
 @pass_context
 def start(context: Context) -> None:
     """Serve in the foreground until SIGTERM."""
@@ -121,7 +122,7 @@ def start(context: Context) -> None:
         os.read(asked, 1)
 
 
-@server.command("deploy", cls=Command)
+@server.command("deploy", cls=Command, verb=Verb.SERVER)
 @click.argument("directory", type=click.Path(path_type=Path))
 @pass_context
 def deploy(context: Context, directory: Path) -> None:
@@ -149,7 +150,7 @@ def deploy(context: Context, directory: Path) -> None:
             )
 
 
-@server.command("retire", cls=Command, hidden=True)
+@server.command("retire", cls=Command, verb=Verb.SERVER, hidden=True)
 @click.argument("service", type=SERVICE)
 @click.argument("replicas", nargs=-1)
 @pass_context
@@ -169,7 +170,7 @@ def retire_elsewhere(service: ServiceName, replicas: Sequence[str]) -> None:
     )
 
 
-@server.command("post-receive", cls=Command, hidden=True)
+@server.command("post-receive", cls=Command, verb=Verb.SERVER, hidden=True)
 @pass_context
 def post_receive(context: Context) -> None:
     """Deploy what another git server received: for hooks/post-receive.

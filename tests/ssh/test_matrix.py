@@ -17,7 +17,7 @@ from support.hardware import hardware_key
 from support.keys import ssh_key
 from support.stockgit import git, ssh_command
 
-from mypaas_git.access.policy import Verb
+from mypaas_git.access.policy import Right, Verb
 
 USABLE = ("ed25519", "ecdsa-256", "ecdsa-384", "ecdsa-521", "rsa-2048", "rsa-3072")
 UNUSABLE = ("rsa-1024", "dsa", "ed25519-sk", "ecdsa-sk", "certificate")
@@ -31,7 +31,8 @@ OPTIONS = {
     "admin": "admin ",
 }
 EVERY_VERB = {verb.name for verb in Verb}
-OF_ADMINS = {"REMOVE", "KEYS"}
+OF_ADMINS = {verb.name for verb in Verb if verb.right is Right.ADMIN}
+OF_ALL = {"WHOAMI", "SERVICES"}
 DENIED = "Permission denied (publickey)."
 
 
@@ -74,7 +75,7 @@ def test_cell(served: Served, pairs: dict[str, Path], kind: str, state: str) -> 
     elif state == "wrong service":
         for refusal in (_push(served, key, name), _fetch(served, key)):
             assert "the key 'wrong-service' has no right to the service 'app'" in refusal
-        assert _verbs(served, key) == {"WHOAMI"}
+        assert _verbs(served, key) == OF_ALL
     else:
         assert _push(served, key, name) == _fetch(served, key) == ""
         allowed = EVERY_VERB if state == "admin" else EVERY_VERB - OF_ADMINS
