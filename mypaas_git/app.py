@@ -11,6 +11,7 @@ from pathlib import Path
 
 from mypaas_git import failpoints
 from mypaas_git.access import host
+from mypaas_git.access.audit import Trail
 from mypaas_git.access.keys import KeyFile
 from mypaas_git.deploy.engine import Engine
 from mypaas_git.deploy.lock import ServiceLocks
@@ -32,6 +33,7 @@ from mypaas_git.runtime.client import Client
 from mypaas_git.runtime.docker import DockerRuntime
 from mypaas_git.runtime.proxy import ProxyContainer
 from mypaas_git.settings import Docker, Settings, load
+from mypaas_git.ssh.hostkeys import ensure_host_keys, known_hosts_line
 
 
 class Home:
@@ -79,6 +81,7 @@ class App:
         docker = settings.docker
         self.client = Client()
         self.keys = KeyFile(self.home.authorized_keys)
+        self.audit = Trail(self.home.logs)
         self.repositories = Repositories(self.home.repositories)
         self.workers = Workers()
         self.ledger = Ledger(self.home.ledger)
@@ -153,6 +156,17 @@ class App:
         self.workers.close()
         self.retirer.close()
         self.client.close()
+
+    @property
+    def known_hosts_line(self) -> str:
+        """What a client's ``known_hosts`` needs to trust this server."""
+        host = self.settings.init.domain or "127.0.0.1"
+        key = ensure_host_keys(self.home.host_keys)[0]
+        return known_hosts_line(host, self.settings.ssh.listen.port, key)
+
+    def may_create(self) -> bool:
+        """Whether any key may create services: [access], read anew as the keys are."""
+        return load(self.home.path).access.create
 
     def proxy_plan(self, image: str) -> proxy.ProxyPlan:
         """How Traefik is to be run here."""

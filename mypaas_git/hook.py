@@ -67,7 +67,7 @@ class PostReceive:
         self._lookup = lookup
         self._rules = rules
 
-    def deploy(self, push: Push, service: ServiceName, move: Move) -> None:
+    def deploy(self, push: Push, service: ServiceName, move: Move) -> Release:
         """Deploy a commit that the branch does not name yet, then have ``move`` move it.
 
         Raises a MypaasError, already told to the pusher, that ends with what is live.
@@ -85,6 +85,7 @@ class PostReceive:
                 move(now)
                 reach("ref.moved")
                 tag_release(push.repository, release)
+                return release
         except MypaasError as error:
             raise self._told(error, service, push.progress) from error
 
@@ -197,6 +198,7 @@ class PostReceive:
         live = self._engine.fate(service) if service else "nothing was deployed"
         told = error.ending(live)
         show_failure(told, progress)
+        told.told = True
         return told
 
 

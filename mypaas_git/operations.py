@@ -75,7 +75,7 @@ class Operations:
             asker.progress.step(f"Restarting {service} {live.label}")
             return self._again(live, Action.RESTART, asker)
 
-    def redeploy(self, service: ServiceName, asker: Asker) -> None:
+    def redeploy(self, service: ServiceName, asker: Asker) -> Release:
         """Build and deploy the live commit afresh, with the variables of today."""
         live = self._live(service)
         with self._repositories.open(service) as repository:
@@ -88,7 +88,7 @@ class Operations:
                 asker.cancelled,
                 Action.REDEPLOY,
             )
-            self._hook.deploy(push, service, lambda _=None: None)
+            return self._hook.deploy(push, service, lambda _=None: None)
 
     def stop(self, service: ServiceName, asker: Asker) -> Release:
         """Let the containers end what they serve, and stop them until :meth:`start`."""

@@ -23,6 +23,8 @@ class _OwnHelp(click.Command):
 class Command(_OwnHelp):
     """A command that begins once the table of rights lets whoever asks do its ``verb``.
 
+    Whether it did, and how it ended, is in the audit trail.
+
     An argument named ``service`` is the service that it is about.
     """
 
@@ -32,8 +34,10 @@ class Command(_OwnHelp):
 
     def invoke(self, ctx: click.Context) -> Any:
         context = ctx.ensure_object(Context)
-        context.allow(self.verb, ctx.params.get("service"))
-        return super().invoke(ctx)
+        service = ctx.params.get("service")
+        with context.audited(ctx.command_path.partition(" ")[2], service):
+            context.allow(self.verb, service)
+            return super().invoke(ctx)
 
 
 class Group(_OwnHelp, click.Group):

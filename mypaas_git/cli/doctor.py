@@ -99,7 +99,7 @@ def _exposed(home: Path) -> str:
 
 def _keys(app: App) -> Iterator[Finding]:
     entries, broken = app.keys.entries(), app.keys.broken()
-    admins = [entry for entry in entries if entry.admin]
+    admins = [entry for entry in entries if entry.rights.admin]
     hint = "nobody is an admin; mypaas keys add NAME FILE.pub --admin"
     yield "authorized_keys", "" if admins else hint
     for line in broken:

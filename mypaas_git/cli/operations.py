@@ -29,7 +29,7 @@ def rollback(context: Context, service: ServiceName, release: int | None) -> Non
     """
     known_service(context, service)
     with context.asking() as asker:
-        context.app.operations.rollback(service, release, asker)
+        context.tell_release(context.app.operations.rollback(service, release, asker))
 
 
 @click.command("redeploy", cls=Command, verb=Verb.REDEPLOY)
@@ -39,7 +39,7 @@ def redeploy(context: Context, service: ServiceName) -> None:
     """Build and deploy the live commit of SERVICE afresh, with the variables of today."""
     known_service(context, service)
     with context.asking() as asker, told_already():
-        context.app.operations.redeploy(service, asker)
+        context.tell_release(context.app.operations.redeploy(service, asker))
 
 
 @click.command("restart", cls=Command, verb=Verb.RESTART)
@@ -52,7 +52,7 @@ def restart(context: Context, service: ServiceName) -> None:
     """
     known_service(context, service)
     with context.asking() as asker:
-        context.app.operations.restart(service, asker)
+        context.tell_release(context.app.operations.restart(service, asker))
 
 
 @click.command("stop", cls=Command, verb=Verb.STOP)
@@ -85,6 +85,8 @@ def start(context: Context, service: ServiceName) -> None:
 def remove(context: Context, service: ServiceName, yes: bool, with_repo: bool) -> None:
     """Remove SERVICE: its containers, images and routes. Volumes are never removed."""
     known_service(context, service)
+    if with_repo:
+        context.detail["with"] = "repository"
     if not yes:
         raise UsageError(f"this ends {service}; say --yes if you mean it")
     with context.asking() as asker:

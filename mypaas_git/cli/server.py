@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import click
 
-from mypaas_git.access.keys import check_name
+from mypaas_git.access.keyline import Rights, check_name
 from mypaas_git.access.policy import Verb
 from mypaas_git.access.publickey import parse_public_key
 from mypaas_git.app import App, Home
@@ -44,7 +44,6 @@ from mypaas_git.settings import (
     load,
     render,
 )
-from mypaas_git.ssh.hostkeys import ensure_host_keys, known_hosts_line
 
 T = TypeVar("T")
 
@@ -98,12 +97,11 @@ def init(context: Context, /, *, admin_key: str | None, yes: bool, **told: str |
     settings = _configure(context, home, told, ask=not yes)
     app = App(settings)
     try:
-        host_keys = ensure_host_keys(home.host_keys)
+        known_hosts_line = app.known_hosts_line  # makes the host keys
         _admit(context, app, public_key, ask=not yes)
         _prepare_proxy(context, app)
-        host, port = settings.init.domain or "127.0.0.1", settings.ssh.listen.port
         context.say(f"home: {home.path}")
-        context.say(f"known_hosts: {known_hosts_line(host, port, host_keys[0])}")
+        context.say(f"known_hosts: {known_hosts_line}")
         context.say("next: mypaas server start")
     finally:
         app.close()
@@ -145,9 +143,11 @@ def deploy(context: Context, directory: Path) -> None:
                 asker.progress,
                 asker.cancelled,
             )
-            app.hook.deploy(
+            context.detail["service"] = service
+            release = app.hook.deploy(
                 push, service, lambda now=None: repository.move_ref(ref, now or old, commit)
             )
+            context.tell_release(release)
 
 
 @server.command("retire", cls=Command, verb=Verb.SERVER, hidden=True)
@@ -291,7 +291,7 @@ def _admit(context: Context, app: App, text: str | None, *, ask: bool) -> None:
     _, blob = parse_public_key(text)
     if any(entry.blob == blob for entry in app.keys.entries()):
         return
-    entry = app.keys.add(_name_of(text), text, admin=True, services=None, expires=None)
+    entry = app.keys.add(_name_of(text), text, Rights(admin=True))
     context.say(f"admin: {entry.name}  {entry.fingerprint}")
 
 

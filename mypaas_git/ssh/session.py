@@ -13,7 +13,7 @@ import shlex
 import threading
 import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Any, Literal, Protocol
 
@@ -39,12 +39,18 @@ MAX_COMMAND = 64 * 1024
 MAX_CHANNELS = 10
 """Commands that one connection may run at a time (ssh's ControlMaster)."""
 CHUNK = 256 * 1024
+LINGER_SECONDS = 1.0
+"""How long a client may take to hang up by itself after its last command."""
 
 GitVerb = Literal["git-receive-pack", "git-upload-pack"]
 
 
 class ClientGone(BrokenPipeError):
     """The client closed the channel, or the connection was lost."""
+
+
+class KeyGone(AccessDenied):
+    """The key that opened the connection may not come in any more."""
 
 
 class Stream:
@@ -149,6 +155,12 @@ class Backend(Protocol):
         May raise any :class:`MypaasError`, which the client sees as one line.
         """
 
+    def turned_away(self, who: Identity, asked: str, error: MypaasError) -> None:
+        """Note that somebody got no further than here; a stranger has no name.
+
+        ``asked`` is the first word of what they asked for.
+        """
+
 
 @dataclass(frozen=True)
 class GitRequest:
@@ -205,6 +217,7 @@ class Session:
         stream: Stream,
         *,
         identify: Callable[[], Identity],
+        turned_away: Callable[[str, MypaasError], None],
         backend: Backend,
         has_terminal: bool,
         log: Any,
@@ -213,9 +226,11 @@ class Session:
         self._command = command
         self.stream = stream
         self._identify = identify
+        self._turned_away = turned_away
         self._backend = backend
         self._has_terminal = has_terminal
         self._log = log.bind(session=self.id)
+        self.key_gone = False
 
     def run(self) -> None:
         """Run the command to its end; never raises."""
@@ -225,8 +240,10 @@ class Session:
         except ClientGone:
             self._log.info("the client left")
         except MypaasError as error:
+            self.key_gone = isinstance(error, KeyGone)
             code = 2 if isinstance(error, UsageError) else 1
             self._log.info("refused", code=error.code, reason=error.message)
+            self._turned_away(self._asked, error)
             self._report(error)
         except Exception:  # noqa: BLE001 - the boundary: the log gets it all, the client a line
             self._log.exception("internal error")
@@ -245,8 +262,16 @@ class Session:
         if isinstance(request, GitRequest):
             self._log.info("git", verb=request.verb, path=request.path)
             return self._backend.git(identity, request.verb, request.path, self.stream)
-        self._log.info("command", argv=request)
+        # Not its arguments: there may be secrets among them.
+        self._log.info("command", words=len(request))
         return self._backend.command(identity, request, self.stream)
+
+    @property
+    def _asked(self) -> str:
+        """What was asked for, without arguments: there may be secrets among them."""
+        if self._command is None:
+            return "shell"
+        return self._command[:100].partition(b" ")[0].decode("utf-8", "replace")
 
     def _report(self, error: MypaasError) -> None:
         self._say(error.message)
@@ -276,6 +301,8 @@ class Connection(paramiko.ServerInterface):
         ended: Callable[[Connection], None],
     ) -> None:
         self.source = source
+        self._peer = peer
+        self._who = Identity("", address=peer)
         self.transport = ServerTransport(sock, host_keys, self)
         self._sock = sock
         self._keys = keys
@@ -312,16 +339,26 @@ class Connection(paramiko.ServerInterface):
 
     def knows(self, blob: bytes) -> bool:
         try:
-            return self._keys.find(blob, datetime.now(timezone.utc)) is not None
+            self._keys.report_broken()
+            return self._keys.valid(blob, datetime.now(timezone.utc)) is not None
         except MypaasError as error:
             self._log.error("nobody can log in", reason=error.message)
             return False
 
+    def accepts(self, blob: bytes, flags: int) -> bool:
+        entry = self._keys.valid(blob, datetime.now(timezone.utc))
+        accepted = entry is not None and entry.rights.accepts(flags)
+        if not accepted:
+            self._log.info("token not touched, or not unlocked", flags=flags)
+        return accepted
+
     def logged_in(self, blob: bytes) -> None:
         identity = self._keys.find(blob, datetime.now(timezone.utc))
-        self._log = self._log.bind(
-            key=identity.name if identity else None, fingerprint=fingerprint(blob)
+        self._keys.used(blob)
+        self._who = Identity(
+            identity.name if identity else "", fingerprint(blob), address=self._peer
         )
+        self._log = self._log.bind(key=self._who.name, fingerprint=self._who.fingerprint)
         self._log.info("authenticated")
         self._entered(self)
 
@@ -329,13 +366,22 @@ class Connection(paramiko.ServerInterface):
         if self.transport.proven_key:
             self._log.info("disconnected", idle=self._sock.idle)
         else:
+            offered = [fingerprint(blob) for blob in self.transport.refused_keys]
+            if offered:
+                self._turn_away(offered)
             self._log.info(
                 "refused",
-                offered=[fingerprint(blob) for blob in self.transport.refused_keys],
+                offered=offered,
                 overdue=self._sock.overdue,
                 crowded_out=self._crowded_out,
             )
         self._ended(self)
+
+    def _turn_away(self, offered: Sequence[str]) -> None:
+        stranger = Identity("", offered[0], address=self._peer)
+        more = f" and {len(offered) - 1} more" if len(offered) > 1 else ""
+        error = AccessDenied(f"{offered[0]}{more} may not come in, or did not sign")
+        self._backend.turned_away(stranger, "login", error)
 
     def identify(self) -> Identity:
         """Who is at the other end; raises :class:`AccessDenied` when they may not any more."""
@@ -343,9 +389,10 @@ class Connection(paramiko.ServerInterface):
             raise AccessDenied("the server is stopping; try again in a moment")
         proven = self.transport.proven_key
         identity = proven and self._keys.find(proven, datetime.now(timezone.utc))
-        if not identity:
-            raise AccessDenied("your key has expired or was removed")
-        return identity
+        if not proven or not identity:
+            raise KeyGone("your key has expired or was removed")
+        self._keys.used(proven)
+        return replace(identity, address=self._peer)
 
     @property
     def sessions(self) -> list[threading.Thread]:
@@ -398,6 +445,7 @@ class Connection(paramiko.ServerInterface):
             command,
             stream,
             identify=self.identify,
+            turned_away=lambda asked, error: self._backend.turned_away(self._who, asked, error),
             backend=self._backend,
             has_terminal=has_terminal,
             log=self._log,
@@ -422,6 +470,10 @@ class Connection(paramiko.ServerInterface):
     def _run(self, session: Session) -> None:
         try:
             session.run()
+            if session.key_gone:
+                # Whoever was told so hangs up by themselves; a ControlMaster does not.
+                self.transport.join(LINGER_SECONDS)
+                self.transport.close()
         finally:
             self._forget(threading.current_thread())
 
