@@ -13,6 +13,7 @@ from pathlib import Path
 
 from mypaas_git import failpoints
 from mypaas_git.access import directories, host
+from mypaas_git.access.audit import Trail
 from mypaas_git.access.keys import KeyFile
 from mypaas_git.config.store import ConfigStore
 from mypaas_git.deploy.claims import Claims
@@ -38,6 +39,7 @@ from mypaas_git.runtime.client import Client
 from mypaas_git.runtime.docker import Confinement, DockerRuntime
 from mypaas_git.runtime.proxy import ProxyContainer
 from mypaas_git.settings import Docker, Host, Settings, load
+from mypaas_git.ssh.hostkeys import ensure_host_keys, known_hosts_line
 
 
 class Home:
@@ -92,6 +94,7 @@ class App:
         docker = settings.docker
         self.client = Client()
         self.keys = KeyFile(self.home.authorized_keys)
+        self.audit = Trail(self.home.logs)
         self.repositories = Repositories(self.home.repositories)
         self.workers = Workers()
         self.ledger = Ledger(self.home.ledger)
@@ -185,6 +188,17 @@ class App:
         self.workers.close()
         self.retirer.close()
         self.client.close()
+
+    @property
+    def known_hosts_line(self) -> str:
+        """What a client's ``known_hosts`` needs to trust this server."""
+        host = self.settings.init.domain or "127.0.0.1"
+        key = ensure_host_keys(self.home.host_keys)[0]
+        return known_hosts_line(host, self.settings.ssh.listen.port, key)
+
+    def may_create(self) -> bool:
+        """Whether any key may create services: [access], read anew as the keys are."""
+        return load(self.home.path).access.create
 
     def proxy_plan(self, image: str) -> proxy.ProxyPlan:
         """How Traefik is to be run here."""

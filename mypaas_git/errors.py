@@ -48,7 +48,8 @@ class MypaasError(Exception):
 
     ``str(error)`` is one line for people. ``details`` are further lines (the
     end of a container's log, one line per faulty directive), oldest first. ``fate``
-    is what became of the service, where whoever raises it knows.
+    is what became of the service, where whoever raises it knows. ``told`` is that whoever
+    asked has been shown the error already.
     """
 
     code = "error"
@@ -58,6 +59,7 @@ class MypaasError(Exception):
         self.message = message
         self.details = tuple(details)
         self.fate = ""
+        self.told = False
 
     def ending(self, fate: str) -> MypaasError:
         """The same fault, whose message ends with what became of the service."""

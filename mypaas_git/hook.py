@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import structlog
 
 from mypaas_git.access import directories, host
-from mypaas_git.access.policy import Identity, may_see
+from mypaas_git.access.policy import Identity, Verb, may
 from mypaas_git.deploy.engine import Engine, show_failure
 from mypaas_git.deploy.lock import never
 from mypaas_git.deploy.request import Request
@@ -94,7 +94,7 @@ class PostReceive:
         self._rules = rules
         self._image_rules = image_rules
 
-    def deploy(self, push: Push, service: ServiceName, move: Move) -> None:
+    def deploy(self, push: Push, service: ServiceName, move: Move) -> Release:
         """Deploy a commit that the branch does not name yet, then have ``move`` move it.
 
         Raises a MypaasError, already told to the pusher, that ends with what is live.
@@ -112,6 +112,7 @@ class PostReceive:
                 move(now)
                 reach("ref.moved")
                 tag_release(push.repository, release)
+                return release
         except MypaasError as error:
             raise self._told(error, service, push.progress) from error
 
@@ -248,7 +249,7 @@ class PostReceive:
             fingerprint=push.identity.fingerprint,
             action=push.action,
             cancelled=push.cancelled,
-            may_share=lambda other: may_see(push.identity, other),
+            may_share=lambda other: may(push.identity, Verb.PUSH, other),
             where=wanted.where,
             images=wanted.images,
         )
@@ -260,6 +261,7 @@ class PostReceive:
         live = self._engine.fate(service) if service else "nothing was deployed"
         told = error.ending(live)
         show_failure(told, progress)
+        told.told = True
         return told
 
 

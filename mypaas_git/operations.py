@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from mypaas_git.access.policy import Identity, may_see
+from mypaas_git.access.policy import Identity, Verb, may
 from mypaas_git.config.store import ConfigStore
 from mypaas_git.config.store import check as check_variables
 from mypaas_git.deploy.engine import Engine
@@ -85,7 +85,7 @@ class Operations:
             asker.progress.step(f"Restarting {service} {live.label}")
             return self._again(live, Action.RESTART, asker)
 
-    def redeploy(self, service: ServiceName, asker: Asker) -> None:
+    def redeploy(self, service: ServiceName, asker: Asker) -> Release:
         """Build and deploy the live commit afresh, with the variables of today."""
         live = self._live(service)
         with self._repositories.open(service) as repository:
@@ -98,7 +98,7 @@ class Operations:
                 asker.cancelled,
                 Action.REDEPLOY,
             )
-            self._hook.deploy(push, service, lambda _=None: None)
+            return self._hook.deploy(push, service, lambda _=None: None)
 
     def run(
         self,
@@ -250,7 +250,7 @@ class Operations:
             fingerprint=asker.identity.fingerprint,
             env=env,
             cancelled=asker.cancelled,
-            may_share=lambda other: may_see(asker.identity, other),
+            may_share=lambda other: may(asker.identity, Verb.PUSH, other),
         )
         try:
             new = self._engine.deploy(request, asker.progress)

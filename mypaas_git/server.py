@@ -4,31 +4,36 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import structlog
 
-from mypaas_git.access.policy import Identity, Verb, allow
+from mypaas_git.access.audit import Record, record
+from mypaas_git.access.policy import Identity, Verb, allow, allow_ref
 from mypaas_git.app import App
+from mypaas_git.cli.context import release_detail
 from mypaas_git.cli.tree import run_remote
 from mypaas_git.deploy.keeper import Keeper
 from mypaas_git.errors import (
     MypaasError,
+    PlanOnly,
     RouterDown,
     ServerRunning,
     ServiceBusy,
 )
+from mypaas_git.git.commands import Command
 from mypaas_git.git.ingest import sweep, sweep_packs
 from mypaas_git.git.receive import Deploy, Move, RefUpdate, receive_pack
 from mypaas_git.git.repository import Repository
 from mypaas_git.git.upload import refuse, upload_pack
 from mypaas_git.hook import Push, tag_release
-from mypaas_git.ledger.model import Wanted
+from mypaas_git.ledger.model import Release, Wanted
 from mypaas_git.names import ServiceName
 from mypaas_git.operations import settle
 from mypaas_git.progress import Progress
@@ -43,6 +48,9 @@ ROUTER_START = 20.0
 
 RECOVERIES = 8
 """Services that are looked at at the same time when a server starts."""
+
+MAX_REFS = 20
+"""Refs of one push that are told apart in the audit trail."""
 
 STOP_GRACE = 60.0
 """Seconds that running deploys may take after SIGTERM; the next start recovers the rest."""
@@ -194,16 +202,20 @@ class Front:
 
     def git(self, identity: Identity, verb: GitVerb, path: str, stream: Stream) -> int:
         """Serve one git client; whatever is refused is told as git expects it."""
+        pushes = verb == "git-receive-pack"
+        did = "push" if pushes else "fetch"
         try:
             service = service_of(path)
-            if verb == "git-receive-pack":
-                allow(identity, Verb.PUSH, service)
+            if pushes:
+                self._allow_push(identity, service)
                 self._receive(identity, service, stream)
             else:
                 allow(identity, Verb.FETCH, service)
                 upload_pack(stream, self._app.repositories, service)
+                self._app.audit.add(record(identity, did, service))
         except MypaasError as error:
             log.info("git-refused", key=identity.name, path=path, why=str(error))
+            self._app.audit.add(record(identity, did, path.strip("/"), error))
             refuse(stream, f"{error.code}: {error.message}")
             return 1
         return 0
@@ -211,20 +223,42 @@ class Front:
     def command(self, identity: Identity, argv: list[str], stream: Stream) -> int:
         return run_remote(self._app, identity, argv, stream)
 
+    def turned_away(self, who: Identity, asked: str, error: MypaasError) -> None:
+        self._app.audit.add(record(who, asked, None, error))
+
+    def _allow_push(self, identity: Identity, service: ServiceName) -> None:
+        allow(identity, Verb.PUSH, service)
+        if not self._app.ledger.has(service):
+            allow(identity, Verb.CREATE, service, create=self._app.may_create())
+
     def _receive(self, identity: Identity, service: ServiceName, stream: Stream) -> None:
+        releases: dict[str, Release] = {}
+        commands = self._receive_pack(identity, service, stream, releases)
+        for new in _push_records(identity, service, commands, releases):
+            self._app.audit.add(new)
+
+    def _receive_pack(
+        self,
+        identity: Identity,
+        service: ServiceName,
+        stream: Stream,
+        releases: dict[str, Release],
+    ) -> Sequence[Command]:
+        """Serve a push; ``releases`` gets what went live, by its ref."""
         push_id = secrets.token_hex(4)
         with structlog.contextvars.bound_contextvars(
             push_id=push_id, key=identity.name, service=service
         ):
-            receive_pack(
+            return receive_pack(
                 stream,
                 self._app.repositories,
                 service,
                 branches=self._app.settings.git.branches,
                 max_pack_size=self._app.settings.git.max_pack_size,
-                deploy=self._deploy(identity, service, stream),
+                deploy=self._deploy(identity, service, stream, releases),
                 plan=self._plan(identity, service),
                 push_id=push_id,
+                allow=functools.partial(allow_ref, identity),
                 take=self._app.workers.take,
             )
 
@@ -237,7 +271,13 @@ class Front:
 
         return plan
 
-    def _deploy(self, identity: Identity, service: ServiceName, stream: Stream) -> Deploy:
+    def _deploy(
+        self,
+        identity: Identity,
+        service: ServiceName,
+        stream: Stream,
+        releases: dict[str, Release],
+    ) -> Deploy:
         def deploy(
             repository: Repository,
             update: RefUpdate,
@@ -247,13 +287,36 @@ class Front:
             log.info("push", commit=update.new, ref=update.ref)
             push = Push(repository, update, identity, progress, lambda: stream.left)
             try:
-                self._app.hook.deploy(push, service, move)
+                releases[update.ref] = self._app.hook.deploy(push, service, move)
                 log.info("deployed", commit=update.new)
             except MypaasError as error:
                 log.info("not-deployed", commit=update.new, code=error.code, why=str(error))
                 raise
 
         return deploy
+
+
+def _push_records(
+    identity: Identity,
+    service: ServiceName,
+    commands: Sequence[Command],
+    releases: Mapping[str, Release],
+) -> Iterator[Record]:
+    """What the audit trail says of a push: a record for each ref, up to a point."""
+    if not commands:
+        yield record(identity, "push", service)
+    for number, command in enumerate(commands):
+        update = command.update
+        detail = {"ref": update.ref, "commit": update.new or "none"}
+        if update.ref in releases:
+            detail.update(release_detail(releases[update.ref]))
+        if isinstance(command.error, PlanOnly):
+            detail["plan"] = "only"
+        if number == MAX_REFS - 1 and len(commands) > MAX_REFS:
+            detail["more"] = f"{len(commands) - MAX_REFS} refs"
+        yield record(identity, "push", service, command.error, detail)
+        if number == MAX_REFS - 1:
+            return
 
 
 def revive_proxy(app: App) -> None:

@@ -141,6 +141,13 @@ class Host:
 
 
 @dataclass(frozen=True)
+class Access:
+    """``create``: whether a key without options may create services."""
+
+    create: bool = True
+
+
+@dataclass(frozen=True)
 class Env:
     """Secrets: ``common`` for every service, ``services`` for one each, which wins."""
 
@@ -162,6 +169,7 @@ class Settings:
     docker: Docker = Docker()
     git: Git = Git()
     host: Host = Host()
+    access: Access = Access()
     env: Env = Env()
 
     @property
@@ -211,6 +219,7 @@ def from_dict(home: Path, data: Mapping[str, Any]) -> Settings:
         "docker": Docker,
         "git": Git,
         "host": Host,
+        "access": Access,
     }
     values: dict[str, Any] = {}
     for name, content in data.items():
@@ -255,7 +264,7 @@ def _convert(kind: Any, value: Any) -> Any:
     """Return the TOML ``value`` as ``kind``; raises ValueError."""
     if kind is Address and isinstance(value, str):
         return Address.parse(value)
-    if kind in (str, bool) and isinstance(value, kind):
+    if kind in (bool, str) and isinstance(value, kind):
         return value
     if kind is Cap:
         return Cap(0 if value == "" else _convert(int, value))
@@ -270,8 +279,8 @@ def _convert(kind: Any, value: Any) -> Any:
     ):
         return tuple(value)
     wanted = {
-        str: "a text in quotes",
         bool: "true or false",
+        str: "a text in quotes",
         int: "a whole number",
         Address: 'text like "0.0.0.0:80"',
     }
@@ -424,7 +433,7 @@ def _near(word: str, known: Any) -> str:
 
 TEMPLATE = """\
 # mypaas-git: the settings of this server. What stands behind a '#' is the default.
-# Changes to [env] count from the next deploy, all others from the next start.
+# Changes to [env] and [access] count from the next push, all others from the next start.
 
 [init]
 domain = {domain}  # the server's own name
@@ -474,6 +483,9 @@ namespace = {namespace}  # label value and prefix of everything that is created
 
 [host.urls]  # hosts that only these services, or pushes with these keys, may use
 # "*.alice.example.com" = ["blog", "key:alice"]
+
+[access]
+# create = true  # whether a key without options may create services
 
 [env]  # secrets, sampled by `# mypaas.env=KEY`
 # API_TOKEN = "..."

@@ -1,68 +1,31 @@
 """The ``authorized_keys`` file: which keys may come in, and with which rights.
 
-The format is OpenSSH's (sshd(8), "AUTHORIZED_KEYS FILE FORMAT"): one key a line,
-options before it, a comment behind it. The options here are ``admin``,
-``services="a,b"`` and ``expiry-time="YYYYMMDD[Z]"``; the comment is the key's name.
-People edit the file by hand, so comments, blank lines and order survive, and a
-line that is not understood in full grants nothing.
+People edit the file by hand, so comments, blank lines and order survive what is done to
+it here. What a line says is told in :mod:`mypaas_git.access.keyline`.
 """
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import difflib
 import fcntl
+import hashlib
 import os
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
+import structlog
+
+from mypaas_git.access.keyline import KeyEntry, Rights, check_name, make_entry, parse_line
 from mypaas_git.access.policy import Identity
-from mypaas_git.access.publickey import ALGORITHM_NAME, decode, fingerprint, parse_public_key
-from mypaas_git.errors import KeyRefused, NameRefused, SettingsError, UsageError
+from mypaas_git.access.publickey import parse_public_key
+from mypaas_git.errors import KeyRefused, SettingsError
 from mypaas_git.files import write_atomically
-from mypaas_git.names import ServiceName
 
-OPTIONS = ("admin", "services", "expiry-time")
-MAX_EXPIRY_DAYS = 36500
-
-# OpenSSH knows no other white space, and str.split() knows a lot.
-_BLANKS, _SPACE = " \t\r", re.compile(r"[ \t]+")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
-_OPTION = re.compile(r'([A-Za-z0-9-]+)(?:="((?:[^"\\]|\\.)*)")?')
-_TIME = re.compile(r"([0-9]{8}(?:[0-9]{4}(?:[0-9]{2})?)?)(Z?)")
-_CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
-
-
-@dataclass(frozen=True)
-class KeyEntry:
-    """A line that grants something.
-
-    ``fingerprint`` is ``SHA256:…``, ``blob`` the public key in its wire format,
-    ``services`` None means every service, ``expires`` knows its time zone, and
-    ``line`` counts from 1.
-    """
-
-    name: str
-    fingerprint: str
-    algorithm: str
-    blob: bytes
-    admin: bool
-    services: frozenset[ServiceName] | None
-    expires: datetime | None
-    line: int
-
-    def expired(self, now: datetime) -> bool:
-        """Whether the key's time is over at ``now``."""
-        return self.expires is not None and now.astimezone() >= self.expires
-
-    @property
-    def identity(self) -> Identity:
-        """Who comes in with this key."""
-        return Identity(self.name, self.fingerprint, self.admin, self.services)
+log: Any = structlog.get_logger()
 
 
 @dataclass(frozen=True)
@@ -71,13 +34,6 @@ class Broken:
 
     line_number: int
     reason: str
-
-
-@dataclass(frozen=True)
-class _Rights:
-    admin: bool = False
-    services: frozenset[ServiceName] | None = None
-    expires: datetime | None = None
 
 
 class KeyFile:
@@ -89,44 +45,71 @@ class KeyFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._uses = path.with_name("last_used")
+        self._known: tuple[bytes, _Scanned] = (b"", ([], []))
+        self._told: list[Broken] = []
 
     def entries(self) -> list[KeyEntry]:
         """The lines that grant something, expired ones included, in the file's order."""
-        return _scan(self._lines())[0]
+        return list(self._scanned()[0])
 
     def broken(self) -> list[Broken]:
         """The lines that cannot be understood, and therefore grant nothing."""
-        return _scan(self._lines())[1]
+        return list(self._scanned()[1])
+
+    def report_broken(self) -> None:
+        """Have the log name the broken lines, once for each state of the file."""
+        broken = self.broken()
+        for line in broken:
+            if line not in self._told:
+                log.warning(
+                    "broken line of authorized_keys", line=line.line_number, why=line.reason
+                )
+        self._told = broken
+
+    def valid(self, blob: bytes, now: datetime) -> KeyEntry | None:
+        """The entry of the public key ``blob``, unless there is none or it has expired."""
+        for entry in self.entries():
+            if entry.blob == blob:
+                return None if entry.expired(now) else entry
+        return None
 
     def find(self, blob: bytes, now: datetime) -> Identity | None:
         """Who comes in with the public key ``blob`` at ``now``; None for nobody."""
-        for entry in self.entries():
-            if entry.blob == blob:
-                return None if entry.expired(now) else entry.identity
-        return None
+        entry = self.valid(blob, now)
+        return entry.identity if entry else None
 
-    def add(
-        self,
-        name: str,
-        public_key_text: str,
-        *,
-        admin: bool,
-        services: Sequence[ServiceName] | None,
-        expires: datetime | None,
-    ) -> KeyEntry:
+    def used(self, blob: bytes) -> None:
+        """Note that the owner of a key has just come in or asked for something.
+
+        The time of an empty file says when: that is cheap, and nobody waits for anybody.
+        """
+        with contextlib.suppress(OSError):  # a full disk must not keep people out
+            self._uses.mkdir(mode=0o700, exist_ok=True)
+            self._use(blob).touch(mode=0o600)
+
+    def last_used(self, entry: KeyEntry) -> datetime | None:
+        """When the key was last used; None when it never was."""
+        try:
+            seconds = self._use(entry.blob).stat().st_mtime
+        except OSError:
+            return None
+        return datetime.fromtimestamp(seconds, timezone.utc)
+
+    def add(self, name: str, public_key_text: str, rights: Rights) -> KeyEntry:
         """Append the key in ``public_key_text``, a public key file's content.
 
-        ``services`` None means every service. Raises :class:`KeyRefused`.
+        Raises :class:`KeyRefused`.
         """
         algorithm, blob = parse_public_key(public_key_text)
-        granted = None if services is None else frozenset(services)
-        rights = _checked_rights(_Rights(admin, granted, expires))
+        check_name(name)
         with self._locked():
             lines = self._lines()
-            _refuse_rivals(_scan(lines)[0], check_name(name), blob)
-            lines.append(_format_line(name, algorithm, blob, rights).encode())
+            _refuse_rivals(_scan(lines)[0], name, blob)
+            entry = make_entry(name, algorithm, blob, rights, len(lines) + 1)
+            lines.append(entry.text.encode())
             self._write(lines)
-        return _entry(name, algorithm, blob, rights, len(lines))
+        return entry
 
     def remove(self, name: str) -> KeyEntry:
         """Take the key ``name`` out.
@@ -138,20 +121,36 @@ class KeyFile:
             lines = self._lines()
             entries = _scan(lines)[0]
             entry = _named(entries, name)
-            if entry.admin and not _another_admin(entries, entry):
+            if entry.rights.admin and not _another_admin(entries, entry):
                 raise KeyRefused(f"'{name}' is the last admin's key; add another admin first")
             del lines[entry.line - 1]
             self._write(lines)
+        with contextlib.suppress(OSError):
+            self._use(entry.blob).unlink()
         return entry
 
+    def _scanned(self) -> _Scanned:
+        """What the lines grant; work that is only done when the file has changed."""
+        content = self._content()
+        known, scanned = self._known
+        if content != known:
+            scanned = _scan(_split(content))
+            self._known = content, scanned
+        return scanned
+
+    def _use(self, blob: bytes) -> Path:
+        return self._uses / hashlib.sha256(blob).hexdigest()
+
     def _lines(self) -> list[bytes]:
+        return _split(self._content())
+
+    def _content(self) -> bytes:
         try:
-            content = self.path.read_bytes()
+            return self.path.read_bytes()
         except FileNotFoundError:
-            return []
+            return b""
         except OSError as error:
             raise SettingsError(f"cannot read {self.path}: {error.strerror}") from error
-        return content.removesuffix(b"\n").split(b"\n") if content else []
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -172,45 +171,6 @@ class KeyFile:
             write_atomically(self.path, b"".join(line + b"\n" for line in lines))
         except OSError as error:
             raise SettingsError(f"cannot write {self.path}: {error.strerror}") from error
-
-
-def parse_expiry(text: str, now: datetime | None = None) -> datetime:
-    """When a key given ``text`` expires: ``90d``, ``12h``, ``2026-12-31`` or ``20261231``.
-
-    A date means its first moment in the server's time zone, as in OpenSSH. Raises
-    :class:`UsageError` for anything else and for a time that is not in the future.
-    """
-    now = (now or datetime.now(timezone.utc)).astimezone()
-    expires = _expiry(text, now)
-    if expires is None:
-        shown = ascii(text[:40])
-        raise UsageError(
-            f"{shown} is not an expiry: give 90d, 12h, or a date such as 2030-12-31"
-        )
-    if expires <= now:
-        raise UsageError(f"the expiry '{text}' is not in the future")
-    return expires
-
-
-def _expiry(text: str, now: datetime) -> datetime | None:
-    span = re.fullmatch(r"([0-9]{1,7})([dh])", text)
-    if span:
-        hours = int(span[1]) * (24 if span[2] == "d" else 1)
-        return now + timedelta(hours=hours) if hours <= MAX_EXPIRY_DAYS * 24 else None
-    if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}|[0-9]{8}", text):
-        with contextlib.suppress(KeyRefused):
-            return _parse_time(text.replace("-", ""))
-    return None
-
-
-def check_name(name: str) -> str:
-    """Return ``name`` when a key may be called so, else raise :class:`KeyRefused`."""
-    if _NAME.fullmatch(name) is None:
-        raise KeyRefused(
-            f"{name[:80]!a} is not a name for a key: it is 1 to 64 of "
-            "letters, digits and '.', '_', '@', '+', '-', starting with a letter or digit"
-        )
-    return name
 
 
 def _refuse_rivals(entries: list[KeyEntry], name: str, blob: bytes) -> None:
@@ -235,27 +195,31 @@ def _named(entries: list[KeyEntry], name: str) -> KeyEntry:
 def _another_admin(entries: list[KeyEntry], leaving: KeyEntry) -> bool:
     now = datetime.now(timezone.utc)
     return any(
-        entry.admin and not entry.expired(now) for entry in entries if entry is not leaving
+        entry.rights.admin and not entry.expired(now)
+        for entry in entries
+        if entry is not leaving
     )
 
 
-# One line, read.
+_Scanned = tuple[list[KeyEntry], list[Broken]]
 
 
-def _scan(lines: list[bytes]) -> tuple[list[KeyEntry], list[Broken]]:
+def _split(content: bytes) -> list[bytes]:
+    return content.removesuffix(b"\n").split(b"\n") if content else []
+
+
+def _scan(lines: list[bytes]) -> _Scanned:
     """What each line grants; the first of two lines with the same key or name counts."""
     entries: list[KeyEntry] = []
     broken: list[Broken] = []
     for number, line in enumerate(lines, start=1):
-        if line.strip(_BLANKS.encode())[:1] in {b"", b"#"}:
-            continue
         try:
-            entry = _parse_line(line, number)
-            _refuse_repetition(entries, entry)
+            entry = parse_line(line, number)
+            if entry is not None:
+                _refuse_repetition(entries, entry)
+                entries.append(entry)
         except KeyRefused as refused:
             broken.append(Broken(number, refused.message))
-        else:
-            entries.append(entry)
     return entries, broken
 
 
@@ -265,113 +229,3 @@ def _refuse_repetition(entries: list[KeyEntry], new: KeyEntry) -> None:
             raise KeyRefused(f"the same key is on line {entry.line}, as '{entry.name}'")
         if entry.name == new.name:
             raise KeyRefused(f"the name '{new.name}' is taken by line {entry.line}")
-
-
-def _parse_line(line: bytes, number: int) -> KeyEntry:
-    try:
-        text = line.decode().strip(_BLANKS)
-    except UnicodeDecodeError:
-        raise KeyRefused("the line is not UTF-8") from None
-    if _CONTROLS.search(text):
-        raise KeyRefused("there are control characters in the line")
-    rights, rest = _parse_options(text)
-    words = _SPACE.split(rest, maxsplit=2)
-    if len(words) < 2:
-        raise KeyRefused("there is no key: expected [OPTIONS] ALGORITHM KEY NAME")
-    blob = decode(words[0], words[1])
-    if len(words) == 2:
-        raise KeyRefused("the key has no name: write one behind it")
-    return _entry(check_name(words[2]), words[0], blob, rights, number)
-
-
-def _entry(name: str, algorithm: str, blob: bytes, rights: _Rights, line: int) -> KeyEntry:
-    return KeyEntry(
-        name=name,
-        fingerprint=fingerprint(blob),
-        algorithm=algorithm,
-        blob=blob,
-        admin=rights.admin,
-        services=rights.services,
-        expires=rights.expires,
-        line=line,
-    )
-
-
-def _parse_options(text: str) -> tuple[_Rights, str]:
-    """The rights before the key, and the text from the key on."""
-    if ALGORITHM_NAME.fullmatch(_SPACE.split(text, maxsplit=1)[0]):
-        return _Rights(), text
-    found: dict[str, str | None] = {}
-    at = 0
-    while True:
-        option = _OPTION.match(text, at)
-        if option is None:
-            raise KeyRefused(f"the options before the key end unreadably at column {at + 1}")
-        key = option[1].lower()
-        if key in found:
-            raise KeyRefused(f"the option '{key}' is given twice")
-        found[key] = option[2]
-        at = option.end()
-        if text[at : at + 1] != ",":
-            break
-        at += 1
-    if text[at : at + 1] not in {" ", "\t"}:
-        raise KeyRefused(f"the options before the key end unreadably at column {at + 1}")
-    return _rights(found), text[at:].lstrip()
-
-
-def _rights(options: dict[str, str | None]) -> _Rights:
-    for key, value in options.items():
-        if key not in OPTIONS:
-            near = difflib.get_close_matches(key, OPTIONS, 1)
-            hint = f"; is it '{near[0]}'?" if near else f"; known are {', '.join(OPTIONS)}"
-            raise KeyRefused(f"unknown option '{key[:40]}'{hint}")
-        if (key == "admin") != (value is None):
-            raise KeyRefused(f"write {key}" + ("" if key == "admin" else '="…"'))
-    services, expiry = options.get("services"), options.get("expiry-time")
-    return _checked_rights(
-        _Rights(
-            admin="admin" in options,
-            services=None if services is None else _parse_services(services),
-            expires=None if expiry is None else _parse_time(expiry),
-        )
-    )
-
-
-def _checked_rights(rights: _Rights) -> _Rights:
-    if rights.admin and rights.services is not None:
-        raise KeyRefused("an admin's key has a right to every service: give one or the other")
-    if rights.services is not None and not rights.services:
-        raise KeyRefused("the list of services is empty")
-    return rights
-
-
-def _parse_services(text: str) -> frozenset[ServiceName]:
-    try:
-        return frozenset(ServiceName.parse(name.strip()) for name in text.split(","))
-    except NameRefused as refused:
-        raise KeyRefused(refused.message) from refused
-
-
-def _parse_time(text: str) -> datetime:
-    """A time of OpenSSH's ``expiry-time``: YYYYMMDD[HHMM[SS]][Z], local without the Z."""
-    match = _TIME.fullmatch(text)
-    if match:
-        layout = {8: "%Y%m%d", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}[len(match[1])]
-        with contextlib.suppress(ValueError, OverflowError, OSError):
-            time = datetime.strptime(match[1], layout)
-            return time.replace(tzinfo=timezone.utc) if match[2] else time.astimezone()
-    raise KeyRefused(
-        "expiry-time takes YYYYMMDD, YYYYMMDDHHMM or YYYYMMDDHHMMSS, and a Z for UTC"
-    )
-
-
-def _format_line(name: str, algorithm: str, blob: bytes, rights: _Rights) -> str:
-    options = ["admin"] if rights.admin else []
-    if rights.services is not None:
-        options.append(f'services="{",".join(sorted(rights.services))}"')
-    if rights.expires is not None:
-        moment = rights.expires.astimezone(timezone.utc)
-        options.append(f'expiry-time="{moment:%Y%m%d%H%M%S}Z"')
-    words = [",".join(options)] if options else []
-    return " ".join([*words, algorithm, base64.b64encode(blob).decode(), name])

@@ -1,4 +1,4 @@
-"""click's commands and groups, writing to their context instead of the process's output."""
+"""click's commands and groups: each asks whether it may, and writes to its context."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from mypaas_git.access.policy import Verb
 from mypaas_git.cli.context import Context
 
 
@@ -20,7 +21,23 @@ class _OwnHelp(click.Command):
 
 
 class Command(_OwnHelp):
-    pass
+    """A command that begins once the table of rights lets whoever asks do its ``verb``.
+
+    Whether it did, and how it ended, is in the audit trail.
+
+    An argument named ``service`` is the service that it is about.
+    """
+
+    def __init__(self, *args: Any, verb: Verb, **attrs: Any) -> None:
+        super().__init__(*args, **attrs)
+        self.verb = verb
+
+    def invoke(self, ctx: click.Context) -> Any:
+        context = ctx.ensure_object(Context)
+        service = ctx.params.get("service")
+        with context.audited(ctx.command_path.partition(" ")[2], service):
+            context.allow(self.verb, service)
+            return super().invoke(ctx)
 
 
 class Group(_OwnHelp, click.Group):

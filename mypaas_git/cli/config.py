@@ -40,13 +40,12 @@ def config() -> None:
     """Manage the variables and secrets of a service; admins only."""
 
 
-@config.command("list", cls=Command)
+@config.command("list", cls=Command, verb=Verb.CONFIG_READ)
 @click.argument("service", type=SERVICE)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 @pass_context
 def list_config(context: Context, service: ServiceName, as_json: bool) -> None:
     """List the variables of SERVICE by name; `config get` shows a value."""
-    context.allow(Verb.CONFIG_READ, service)
     found = list(_variables(context, service))
     if not found and not context.app.ledger.releases(service):
         raise ServiceMissing(f"there is no service '{service}'; see: mypaas services")
@@ -58,7 +57,7 @@ def list_config(context: Context, service: ServiceName, as_json: bool) -> None:
         context.table([(v.key, v.source, "" if v.live else _pending(v)) for v in found])
 
 
-@config.command("get", cls=Command)
+@config.command("get", cls=Command, verb=Verb.CONFIG_READ)
 @click.argument("service", type=SERVICE)
 @click.argument("keys", nargs=-1, required=True, metavar="KEY...")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
@@ -68,7 +67,6 @@ def get(context: Context, service: ServiceName, keys: Sequence[str], as_json: bo
 
     One KEY is shown as it is, several as lines that `config set SERVICE -` reads.
     """
-    context.allow(Verb.CONFIG_READ, service)
     known = {each.key: each.value for each in _variables(context, service)}
     found = {key: value for key in keys if (value := known.get(key)) is not None}
     missing = ", ".join(key for key in keys if key not in found)
@@ -83,7 +81,7 @@ def get(context: Context, service: ServiceName, keys: Sequence[str], as_json: bo
             context.say(render_dotenv(key, value))
 
 
-@config.command("set", cls=Command)
+@config.command("set", cls=Command, verb=Verb.CONFIG_WRITE)
 @click.argument("service", type=SERVICE)
 @click.argument("assignments", nargs=-1, required=True, metavar="KEY=VALUE...|-")
 @NO_RESTART
@@ -96,7 +94,6 @@ def set_config(
     `-` reads KEY=VALUE lines from standard input, quoted as in a dotenv file; other
     users of a machine may see what stands on a command line.
     """
-    context.allow(Verb.CONFIG_WRITE, service)
     changes: dict[str, str | None] = {}
     for place, word in enumerate(assignments, 1):
         if word == "-":
@@ -111,7 +108,7 @@ def set_config(
     _change(context, service, changes, restart=not no_restart)
 
 
-@config.command("unset", cls=Command)
+@config.command("unset", cls=Command, verb=Verb.CONFIG_WRITE)
 @click.argument("service", type=SERVICE)
 @click.argument("keys", nargs=-1, required=True, metavar="KEY...")
 @NO_RESTART
@@ -120,7 +117,6 @@ def unset(
     context: Context, service: ServiceName, keys: Sequence[str], no_restart: bool
 ) -> None:
     """Take variables of SERVICE away, which restarts without them as one new release."""
-    context.allow(Verb.CONFIG_WRITE, service)
     stored = context.app.variables.read(service)
     for place, key in enumerate(keys, 1):
         if parse_key(key, f"word {place} behind the service") not in stored:

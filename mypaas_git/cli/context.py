@@ -8,19 +8,24 @@ import getpass
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import click
+import structlog
 
+from mypaas_git.access.audit import Record, record
 from mypaas_git.access.policy import Identity, Verb, allow
 from mypaas_git.app import App
 from mypaas_git.cli.interrupts import interrupts
 from mypaas_git.errors import Cancelled, MypaasError, ReleaseMissing, ServiceMissing
-from mypaas_git.names import ServiceName
+from mypaas_git.ledger.model import Release
+from mypaas_git.names import ServiceName, release_label
 from mypaas_git.operations import Asker
 from mypaas_git.progress import LineProgress, Progress, clean_lines
 from mypaas_git.runtime.base import Operator
+
+log: Any = structlog.get_logger()
 
 
 class Terminal(Protocol):
@@ -53,12 +58,14 @@ class Context:
     """One command's surroundings, the same in the shell and over ssh.
 
     ``make_app`` is called by the first command that needs the app, so that
-    ``--help`` works without a home.
+    ``--help`` works without a home. What a command writes into ``detail`` is in its
+    record in the audit trail: never a secret.
     """
 
     make_app: Callable[[], App]
     identity: Identity
     terminal: Terminal
+    detail: dict[str, str] = field(default_factory=dict)
 
     @functools.cached_property
     def app(self) -> App:
@@ -67,6 +74,33 @@ class Context:
     def allow(self, verb: Verb, service: ServiceName | None = None) -> None:
         """Raise AccessDenied unless whoever asks may do this."""
         allow(self.identity, verb, service)
+
+    @contextlib.contextmanager
+    def audited(self, did: str, service: ServiceName | None) -> Iterator[None]:
+        """Record what is done meanwhile, and how it ends."""
+        try:
+            yield
+        except BaseException as error:
+            self._record(record(self.identity, did, service, _reason(error), self.detail))
+            raise
+        self._record(record(self.identity, did, service, None, self.detail))
+
+    def tell_release(self, release: Release) -> None:
+        """Have the record say which release came of it."""
+        self.detail.update(release_detail(release))
+
+    def _record(self, new: Record) -> None:
+        log.info(
+            "command",
+            key=new.who,
+            did=new.verb,
+            service=new.service,
+            outcome=new.outcome.value,
+            code=new.code,
+        )
+        # A shell's command may have failed since there is no home to record it in.
+        with contextlib.suppress(MypaasError):
+            self.app.audit.add(new)
 
     def say(self, text: str) -> None:
         """Write a line of the command's answer."""
@@ -113,6 +147,21 @@ class Context:
         return found
 
 
+def release_detail(release: Release) -> dict[str, str]:
+    """What the audit trail says of a release."""
+    detail = {"release": release.label, "commit": release.commit}
+    if release.restores:
+        detail["restores"] = release_label(release.restores)
+    return detail
+
+
+def _reason(error: BaseException) -> BaseException | None:
+    """Why a command ended: a failure that was told already stands behind the exit code."""
+    if isinstance(error, click.exceptions.Exit):
+        return (error.__cause__ or MypaasError("told already")) if error.exit_code else None
+    return error
+
+
 class ServiceParameter(click.ParamType[ServiceName]):
     """A service's name on a command line."""
 
@@ -150,16 +199,9 @@ RELEASE = ReleaseParameter()
 pass_context = click.make_pass_decorator(Context)
 
 
-def known_service(
-    context: Context, service: ServiceName, verb: Verb = Verb.READ
-) -> ServiceName:
-    """Return ``service`` when it exists and whoever asks may do ``verb`` to it.
-
-    Raises AccessDenied before anything tells whether it exists, or ServiceMissing.
-    """
-    context.allow(verb, service)
-    ledger = context.app.ledger
-    if not ledger.releases(service) or ledger.wanted(service).gone:
+def known_service(context: Context, service: ServiceName) -> ServiceName:
+    """Return ``service`` when it exists. Raises ServiceMissing."""
+    if not context.app.ledger.has(service):
         raise ServiceMissing(f"there is no service '{service}'; see: mypaas services")
     return service
 
@@ -178,7 +220,7 @@ def told_already() -> Iterator[None]:
     """End the command with 1, or 130, on a failure that its progress has told already."""
     try:
         yield
-    except Cancelled as error:
-        raise click.exceptions.Exit(130) from error
     except MypaasError as error:
-        raise click.exceptions.Exit(1) from error
+        if not error.told:
+            raise
+        raise click.exceptions.Exit(130 if isinstance(error, Cancelled) else 1) from error

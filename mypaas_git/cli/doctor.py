@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from mypaas_git.access.policy import Verb
 from mypaas_git.app import App
 from mypaas_git.cli.command import Command
 from mypaas_git.cli.context import Context, pass_context
@@ -24,7 +25,7 @@ Finding = tuple[str, str]
 """What was looked at, and what is wrong with it: empty when nothing is."""
 
 
-@click.command("doctor", cls=Command)
+@click.command("doctor", cls=Command, verb=Verb.SERVER)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 @pass_context
 def doctor(context: Context, as_json: bool) -> None:
@@ -98,7 +99,7 @@ def _exposed(home: Path) -> str:
 
 def _keys(app: App) -> Iterator[Finding]:
     entries, broken = app.keys.entries(), app.keys.broken()
-    admins = [entry for entry in entries if entry.admin]
+    admins = [entry for entry in entries if entry.rights.admin]
     hint = "nobody is an admin; mypaas keys add NAME FILE.pub --admin"
     yield "authorized_keys", "" if admins else hint
     for line in broken:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Sequence
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import click
 
-from mypaas_git.access.keys import KeyEntry, parse_expiry
+from mypaas_git.access.expiry import parse_expiry
+from mypaas_git.access.keyline import KeyEntry, Rights
 from mypaas_git.access.policy import Identity, Verb
 from mypaas_git.cli.command import Command, Group
 from mypaas_git.cli.context import SERVICE, Context, pass_context
@@ -24,7 +25,7 @@ def keys() -> None:
     """Manage the ssh keys that may deploy."""
 
 
-@keys.command("add", cls=Command)
+@keys.command("add", cls=Command, verb=Verb.KEYS)
 @click.argument("name")
 @click.argument("file", default="-")
 @click.option("--admin", is_flag=True, help="May manage keys and every service.")
@@ -35,6 +36,13 @@ def keys() -> None:
     multiple=True,
     help="Only this one; can be given again.",
 )
+@click.option(
+    "--branch",
+    "branches",
+    metavar="BRANCH",
+    multiple=True,
+    help="May push this one only, as main or release/*; can be given again.",
+)
 @click.option("--expires", help="When it ends: 90d, 12h or 2027-12-31.")
 @pass_context
 def add(
@@ -44,54 +52,56 @@ def add(
     file: str,
     admin: bool,
     services: Sequence[ServiceName],
+    branches: Sequence[str],
     expires: str | None,
 ) -> None:
     """Let the key in FILE.pub (`-`: standard input) in as NAME."""
-    context.allow(Verb.KEYS)
-    entry = context.app.keys.add(
-        name,
-        _key_text(context, file),
+    granted = Rights(
         admin=admin,
-        services=list(services) or None,
+        services=frozenset(services) or None,
+        branches=tuple(branches) or None,
         expires=parse_expiry(expires) if expires else None,
     )
+    context.detail["key"] = name
+    entry = context.app.keys.add(name, _key_text(context, file), granted)
+    context.detail.update(fingerprint=entry.fingerprint, rights=rights(entry.identity))
     words = (f"added {entry.name}", entry.fingerprint, rights(entry.identity), _until(entry))
     context.say("  ".join(filter(None, words)))
+    context.say(f"known_hosts: {context.app.known_hosts_line}")
 
 
-@keys.command("list", cls=Command)
+@keys.command("list", cls=Command, verb=Verb.KEYS)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 @pass_context
 def list_keys(context: Context, as_json: bool) -> None:
     """List the keys and what each may do."""
-    context.allow(Verb.KEYS)
     entries = context.app.keys.entries()
     if as_json:
-        context.json([_document(each) for each in entries])
+        context.json([_document(context, each) for each in entries])
     elif entries:
-        context.table([_row(each) for each in entries])
+        context.table([_row(context, each) for each in entries])
     else:
         context.note("no key yet; add one: mypaas keys add NAME FILE.pub --admin")
     for broken in context.app.keys.broken():
         context.note(f"line {broken.line_number} of authorized_keys is broken: {broken.reason}")
 
 
-@keys.command("remove", cls=Command)
+@keys.command("remove", cls=Command, verb=Verb.KEYS)
 @click.argument("name")
 @pass_context
 def remove(context: Context, name: str) -> None:
     """Let the key NAME in no more."""
-    context.allow(Verb.KEYS)
+    context.detail["key"] = name
     entry = context.app.keys.remove(name)
+    context.detail["fingerprint"] = entry.fingerprint
     context.say(f"removed {entry.name}  {entry.fingerprint}")
 
 
-@click.command("whoami", cls=Command)
+@click.command("whoami", cls=Command, verb=Verb.WHOAMI)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 @pass_context
 def whoami(context: Context, as_json: bool) -> None:
     """Show whose key this is and what it may do."""
-    context.allow(Verb.WHOAMI)
     who = context.identity
     if as_json:
         context.json(
@@ -100,6 +110,7 @@ def whoami(context: Context, as_json: bool) -> None:
                 "fingerprint": who.fingerprint,
                 "admin": who.admin,
                 "services": None if who.services is None else sorted(who.services),
+                "branches": None if who.branches is None else list(who.branches),
             }
         )
     else:
@@ -110,9 +121,11 @@ def rights(identity: Identity) -> str:
     """What an identity may do, in words."""
     if identity.admin:
         return "admin"
-    if identity.services is None:
-        return "deploys every service"
-    return f"deploys {', '.join(sorted(identity.services)) or 'nothing'}"
+    services = "every service"
+    if identity.services is not None:
+        services = ", ".join(sorted(identity.services))
+    branches = f" from {', '.join(identity.branches)}" if identity.branches else ""
+    return f"deploys {services}{branches}"
 
 
 def _key_text(context: Context, file: str) -> str:
@@ -134,30 +147,40 @@ def _key_text(context: Context, file: str) -> str:
         raise KeyRefused("this is not a public key: it is not even text") from None
 
 
-def _row(entry: KeyEntry) -> tuple[str, ...]:
-    return (entry.name, entry.fingerprint, rights(entry.identity), _until(entry))
+def _row(context: Context, entry: KeyEntry) -> tuple[str, ...]:
+    used = _shown(context.app.keys.last_used(entry))
+    return (
+        entry.name,
+        entry.fingerprint,
+        rights(entry.identity),
+        _until(entry),
+        f"used {used}" if used else "never used",
+    )
 
 
 def _until(entry: KeyEntry) -> str:
-    if entry.expires is None:
+    if entry.rights.expires is None:
         return ""
-    expired = entry.expired(datetime.datetime.now(datetime.timezone.utc))
-    return f"expired {_expiry(entry)}" if expired else f"until {_expiry(entry)}"
+    expired = entry.expired(datetime.now(timezone.utc))
+    return f"{'expired' if expired else 'until'} {_shown(entry.rights.expires)}"
 
 
-def _expiry(entry: KeyEntry) -> str | None:
-    if entry.expires is None:
+def _shown(moment: datetime | None) -> str | None:
+    if moment is None:
         return None
-    return entry.expires.astimezone(datetime.timezone.utc).isoformat(timespec="seconds")
+    return moment.astimezone(timezone.utc).isoformat(timespec="seconds")
 
 
-def _document(entry: KeyEntry) -> dict[str, Any]:
+def _document(context: Context, entry: KeyEntry) -> dict[str, Any]:
     """The keys that ``--json`` promises."""
+    granted = entry.rights
     return {
         "name": entry.name,
         "fingerprint": entry.fingerprint,
         "algorithm": entry.algorithm,
-        "admin": entry.admin,
-        "services": None if entry.services is None else sorted(entry.services),
-        "expires": _expiry(entry),
+        "admin": granted.admin,
+        "services": None if granted.services is None else sorted(granted.services),
+        "branches": None if granted.branches is None else list(granted.branches),
+        "expires": _shown(granted.expires),
+        "last_used": _shown(context.app.keys.last_used(entry)),
     }

@@ -18,7 +18,7 @@ LONGEST = 1 << 20
 """Bytes of a line that are kept until its end comes."""
 
 
-@click.command("logs", cls=Command)
+@click.command("logs", cls=Command, verb=Verb.LOGS)
 @click.argument("service", type=SERVICE)
 @click.option("-f", "--follow", is_flag=True, help="Go on as more is printed.")
 @click.option(
@@ -38,7 +38,7 @@ def logs(
 
     With -f those of later releases join, until you leave.
     """
-    live = context.app.ledger.live_release(known_service(context, service, Verb.LOGS))
+    live = context.app.ledger.live_release(known_service(context, service))
     replicas = context.app.runtime.replicas(service)
     names = [each.name for each in replicas if live and each.release == live.number]
     context.terminal.be_patient()

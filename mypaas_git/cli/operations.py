@@ -18,7 +18,7 @@ from mypaas_git.errors import UsageError
 from mypaas_git.names import ServiceName
 
 
-@click.command("rollback", cls=Command)
+@click.command("rollback", cls=Command, verb=Verb.ROLLBACK)
 @click.argument("service", type=SERVICE)
 @click.argument("release", type=RELEASE, required=False)
 @pass_context
@@ -27,22 +27,22 @@ def rollback(context: Context, service: ServiceName, release: int | None) -> Non
 
     Its image, directives and variables become a new release; nothing is built.
     """
-    known_service(context, service, Verb.ROLLBACK)
+    known_service(context, service)
     with context.asking() as asker:
-        context.app.operations.rollback(service, release, asker)
+        context.tell_release(context.app.operations.rollback(service, release, asker))
 
 
-@click.command("redeploy", cls=Command)
+@click.command("redeploy", cls=Command, verb=Verb.REDEPLOY)
 @click.argument("service", type=SERVICE)
 @pass_context
 def redeploy(context: Context, service: ServiceName) -> None:
     """Build and deploy the live commit of SERVICE afresh, with the variables of today."""
-    known_service(context, service, Verb.REDEPLOY)
+    known_service(context, service)
     with context.asking() as asker, told_already():
-        context.app.operations.redeploy(service, asker)
+        context.tell_release(context.app.operations.redeploy(service, asker))
 
 
-@click.command("restart", cls=Command)
+@click.command("restart", cls=Command, verb=Verb.RESTART)
 @click.argument("service", type=SERVICE)
 @pass_context
 def restart(context: Context, service: ServiceName) -> None:
@@ -50,41 +50,43 @@ def restart(context: Context, service: ServiceName) -> None:
 
     With a scale of 1 or more the old ones serve until the new ones are healthy.
     """
-    known_service(context, service, Verb.RESTART)
+    known_service(context, service)
     with context.asking() as asker:
-        context.app.operations.restart(service, asker)
+        context.tell_release(context.app.operations.restart(service, asker))
 
 
-@click.command("stop", cls=Command)
+@click.command("stop", cls=Command, verb=Verb.STOP)
 @click.argument("service", type=SERVICE)
 @pass_context
 def stop(context: Context, service: ServiceName) -> None:
     """Stop SERVICE until it is started or pushed to; visitors get a 503."""
-    known_service(context, service, Verb.STOP)
+    known_service(context, service)
     with context.asking() as asker:
         live = context.app.operations.stop(service, asker)
         asker.progress.done(f"{service} {live.label} is stopped")
 
 
-@click.command("start", cls=Command)
+@click.command("start", cls=Command, verb=Verb.START)
 @click.argument("service", type=SERVICE)
 @pass_context
 def start(context: Context, service: ServiceName) -> None:
     """Start SERVICE again, and return when it is healthy."""
-    known_service(context, service, Verb.START)
+    known_service(context, service)
     with context.asking() as asker:
         live = context.app.operations.start(service, asker)
         asker.progress.done(f"{service} {live.label} runs")
 
 
-@click.command("remove", cls=Command)
+@click.command("remove", cls=Command, verb=Verb.REMOVE)
 @click.argument("service", type=SERVICE)
 @click.option("--yes", is_flag=True, help="Really.")
 @click.option("--with-repo", is_flag=True, help="The repository, logs and history as well.")
 @pass_context
 def remove(context: Context, service: ServiceName, yes: bool, with_repo: bool) -> None:
     """Remove SERVICE: its containers, images and routes. Volumes are never removed."""
-    known_service(context, service, Verb.REMOVE)
+    known_service(context, service)
+    if with_repo:
+        context.detail["with"] = "repository"
     if not yes:
         raise UsageError(f"this ends {service}; say --yes if you mean it")
     with context.asking() as asker:

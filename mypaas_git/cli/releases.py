@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from mypaas_git.access.policy import Verb
 from mypaas_git.cli.command import Command, Group
 from mypaas_git.cli.context import RELEASE, SERVICE, Context, known_service, pass_context
 from mypaas_git.cli.services import when
@@ -33,7 +34,7 @@ def releases() -> None:
     """
 
 
-@releases.command("list", cls=Command)
+@releases.command("list", cls=Command, verb=Verb.RELEASES)
 @click.argument("service", type=SERVICE)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 @pass_context
@@ -46,7 +47,7 @@ def list_releases(context: Context, service: ServiceName, as_json: bool) -> None
         context.table([_row(each) for each in found])
 
 
-@releases.command("output", cls=Command)
+@releases.command("output", cls=Command, verb=Verb.OUTPUT)
 @click.argument("service", type=SERVICE)
 @click.argument("release", type=RELEASE, required=False)
 @pass_context

@@ -13,7 +13,12 @@ from mypaas_git.errors import UsageError
 from mypaas_git.names import ServiceName
 
 
-@click.command("run", cls=Command, context_settings={"allow_interspersed_args": False})
+@click.command(
+    "run",
+    cls=Command,
+    verb=Verb.RUN,
+    context_settings={"allow_interspersed_args": False},
+)
 @click.argument("service", type=SERVICE)
 @click.argument(
     "command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- COMMAND..."
@@ -25,7 +30,7 @@ def run_command(context: Context, service: ServiceName, command: Sequence[str]) 
     It has the release's variables and volumes, none of its ports, and ends with whoever
     runs it. Use `ssh -t` for a terminal.
     """
-    known_service(context, service, Verb.RUN)
+    known_service(context, service)
     words = command[1:] if command[0] == "--" else command
     if not words:
         raise UsageError("a command is missing: mypaas run SERVICE -- COMMAND…")

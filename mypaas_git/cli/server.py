@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 
 import click
 
-from mypaas_git.access.keys import check_name
+from mypaas_git.access.keyline import Rights, check_name
+from mypaas_git.access.policy import Verb
 from mypaas_git.access.publickey import parse_public_key
 from mypaas_git.app import App, Home
 from mypaas_git.cli.command import Command, Group
@@ -43,7 +44,6 @@ from mypaas_git.settings import (
     load,
     render,
 )
-from mypaas_git.ssh.hostkeys import ensure_host_keys, known_hosts_line
 
 T = TypeVar("T")
 
@@ -76,7 +76,7 @@ QUESTIONS = (
 )
 
 
-@server.command("init", cls=Command)
+@server.command("init", cls=Command, verb=Verb.SERVER)
 @click.option("--domain", help="The server's own name.")
 @click.option("--email", help="For Let's Encrypt; none: self-signed certificates.")
 @click.option("--admin-key", metavar="FILE.pub", help="The first admin's public key.")
@@ -97,18 +97,17 @@ def init(context: Context, /, *, admin_key: str | None, yes: bool, **told: str |
     settings = _configure(context, home, told, ask=not yes)
     app = App(settings)
     try:
-        host_keys = ensure_host_keys(home.host_keys)
+        known_hosts_line = app.known_hosts_line  # makes the host keys
         _admit(context, app, public_key, ask=not yes)
         _prepare_proxy(context, app)
-        host, port = settings.init.domain or "127.0.0.1", settings.ssh.listen.port
         context.say(f"home: {home.path}")
-        context.say(f"known_hosts: {known_hosts_line(host, port, host_keys[0])}")
+        context.say(f"known_hosts: {known_hosts_line}")
         context.say("next: mypaas server start")
     finally:
         app.close()
 
 
-@server.command("start", cls=Command)
+@server.command("start", cls=Command, verb=Verb.SERVER)
 @pass_context
 def start(context: Context) -> None:
     """Serve in the foreground until SIGTERM."""
@@ -124,7 +123,7 @@ def start(context: Context) -> None:
         os.read(asked, 1)
 
 
-@server.command("deploy", cls=Command)
+@server.command("deploy", cls=Command, verb=Verb.SERVER)
 @click.argument("directory", type=click.Path(path_type=Path))
 @pass_context
 def deploy(context: Context, directory: Path) -> None:
@@ -147,12 +146,14 @@ def deploy(context: Context, directory: Path) -> None:
                 asker.progress,
                 asker.cancelled,
             )
-            app.hook.deploy(
+            context.detail["service"] = service
+            release = app.hook.deploy(
                 push, service, lambda now=None: repository.move_ref(ref, now or old, commit)
             )
+            context.tell_release(release)
 
 
-@server.command("retire", cls=Command, hidden=True)
+@server.command("retire", cls=Command, verb=Verb.SERVER, hidden=True)
 @click.argument("service", type=SERVICE)
 @click.argument("replicas", nargs=-1)
 @pass_context
@@ -172,7 +173,7 @@ def retire_elsewhere(service: ServiceName, replicas: Sequence[str]) -> None:
     )
 
 
-@server.command("post-receive", cls=Command, hidden=True)
+@server.command("post-receive", cls=Command, verb=Verb.SERVER, hidden=True)
 @pass_context
 def post_receive(context: Context) -> None:
     """Deploy what another git server received: for hooks/post-receive.
@@ -293,7 +294,7 @@ def _admit(context: Context, app: App, text: str | None, *, ask: bool) -> None:
     _, blob = parse_public_key(text)
     if any(entry.blob == blob for entry in app.keys.entries()):
         return
-    entry = app.keys.add(_name_of(text), text, admin=True, services=None, expires=None)
+    entry = app.keys.add(_name_of(text), text, Rights(admin=True))
     context.say(f"admin: {entry.name}  {entry.fingerprint}")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from mypaas_git.access.policy import may_see
+from mypaas_git.access.policy import Verb, may
 from mypaas_git.cli.command import Command
 from mypaas_git.cli.context import SERVICE, Context, known_service, pass_context
 from mypaas_git.deploy.plan import replica_names
@@ -18,13 +18,16 @@ from mypaas_git.progress import clean
 from mypaas_git.runtime.base import Replica
 
 
-@click.command("services", cls=Command)
+@click.command("services", cls=Command, verb=Verb.SERVICES)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 @pass_context
 def services(context: Context, as_json: bool) -> None:
     """List the services: release, replicas, urls, health."""
-    names = [name for name in context.app.ledger.services() if may_see(context.identity, name)]
-    found = [summary(context, name) for name in names]
+    found = [
+        summary(context, name)
+        for name in context.app.ledger.services()
+        if may(context.identity, Verb.STATUS, name)
+    ]
     if as_json:
         context.json(found)
     elif not found:
@@ -38,7 +41,7 @@ def services(context: Context, as_json: bool) -> None:
         )
 
 
-@click.command("status", cls=Command)
+@click.command("status", cls=Command, verb=Verb.STATUS)
 @click.argument("service", type=SERVICE)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 @pass_context

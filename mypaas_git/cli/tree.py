@@ -8,6 +8,7 @@ import click
 
 from mypaas_git.access.policy import Identity
 from mypaas_git.app import App
+from mypaas_git.cli.audit import audit
 from mypaas_git.cli.command import Group
 from mypaas_git.cli.config import config
 from mypaas_git.cli.context import Context, Terminal
@@ -21,7 +22,7 @@ from mypaas_git.errors import MypaasError, UsageError
 from mypaas_git.progress import clean, clean_lines
 
 SHARED = (
-    *(services, status, releases, logs, run_command, config, keys, whoami),
+    *(services, status, releases, logs, run_command, config, keys, whoami, audit),
     *(rollback, redeploy, restart, stop, start, remove),
 )
 

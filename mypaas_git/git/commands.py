@@ -6,7 +6,7 @@ Format: version 0 of git's ``gitprotocol-pack(5)``, "Reference Update Request".
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dulwich.refs import Ref, check_ref_format
@@ -47,9 +47,10 @@ class Command:
     raw_ref: bytes
     update: RefUpdate
     reason: str | None = None
+    error: Exception | None = None
 
     def refuse(self, error: MypaasError) -> None:
-        self.reason = reason(error)
+        self.reason, self.error = reason(error), error
 
 
 @dataclass
@@ -87,9 +88,13 @@ class Request:
 
 @dataclass(frozen=True)
 class Rules:
-    """What may be pushed: ``branches`` deploy, and no other branch is taken."""
+    """What may be pushed: ``branches`` deploy, and no other branch is taken.
+
+    ``allow`` raises a :class:`MypaasError` for a ref that whoever pushes may not move.
+    """
 
     branches: Sequence[str]
+    allow: Callable[[str], None] = lambda _: None
 
     def branch(self, ref: str) -> str | None:
         """The name of the branch that deploys, None for every other ref."""
@@ -109,7 +114,7 @@ class Rules:
         for command in request.commands:
             try:
                 self._check(command.update, refs, seen, deploys)
-            except RefRefused as error:
+            except MypaasError as error:
                 command.refuse(error)
             seen.add(command.update.ref)
         for option in request.options:
@@ -121,6 +126,7 @@ class Rules:
         self, update: RefUpdate, refs: Mapping[str, str], seen: set[str], deploys: int
     ) -> None:
         _check_name(update.ref)
+        self.allow(update.ref)
         if update.ref in seen:
             raise RefRefused("the same ref twice in one push")
         if update.new is None:
@@ -164,6 +170,11 @@ def read_request(wire: Wire) -> Request:
             wire.write_pkt_line(b"ERR " + line)
         raise
     return request
+
+
+def unreadable(error: GitRefused) -> Command:
+    """What stands for the commands of a push that could not be read."""
+    return Command(b"", RefUpdate("", None, None), reason(error), error)
 
 
 def reason(error: MypaasError) -> str:

@@ -27,6 +27,7 @@ from mypaas_git.git.commands import (
     Rules,
     read_request,
     reason,
+    unreadable,
 )
 from mypaas_git.git.ingest import Take, quarantined, take_in
 from mypaas_git.git.pusher import Pusher
@@ -80,28 +81,34 @@ def receive_pack(
     deploy: Deploy,
     plan: Plan,
     push_id: str,
+    allow: Callable[[str], None] = lambda _: None,
     take: Take = take_in,
-) -> None:
+) -> Sequence[Command]:
     """Serve one push to the repository of ``name``, which is created when it is missing.
 
     A push to one of ``branches`` deploys, or tells its ``plan``; ``max_pack_size`` is in
-    bytes; ``take`` takes packs in. Returns when the push was reported or nobody is left to
-    report to. Raises :class:`RepositoryMissing` when what is in the repository's place is
-    none.
+    bytes; ``allow`` raises a :class:`MypaasError` for a ref that is not theirs to move;
+    ``take`` takes packs in. Returns what was asked for, and what came of it, when that was
+    reported or nobody is left to report to. Raises :class:`RepositoryMissing` when what is
+    in the repository's place is none.
     """
     wire = Wire(stream)
+    commands: Sequence[Command] = ()
     with suppress(GitProtocolError):
         _advertise(wire, _refs(repositories, name))
         try:
             request = read_request(wire)
-        except GitRefused:
+        except GitRefused as error:
+            commands = [unreadable(error)]
             wire.drain(max_pack_size)
-            return
-        if request.commands:
+            return commands
+        commands = request.commands
+        if commands:
             pusher = Pusher(wire, request, take)
             do = _Doers(deploy, plan)
-            push = _Push(pusher, request, Rules(branches), do=do, push_id=push_id)
+            push = _Push(pusher, request, Rules(branches, allow), do=do, push_id=push_id)
             push.run(repositories, name, max_pack_size)
+    return commands
 
 
 def _refs(repositories: Repositories, name: ServiceName) -> dict[str, str]:
@@ -267,6 +274,7 @@ class _Push:
         """The pusher learns which push it was; the log has the rest."""
         for command in commands:
             command.reason = f"internal error, push id {self._id}"
+            command.error = RuntimeError(command.reason)
         self._pusher.progress.warning(f"internal error, push id {self._id}")
 
 

@@ -43,14 +43,17 @@ _MORE_CAPABILITIES = [
 
 
 def upload_pack(stream: Stream, repositories: Repositories, name: ServiceName) -> None:
-    """Serve one clone or fetch; returns too when the client hangs up half-way."""
+    """Serve one clone or fetch; returns too when the client hangs up half-way.
+
+    Raises :class:`RepositoryMissing` before anything is said.
+    """
     wire = _Wire(stream)
     try:
         with repositories.open(name) as repository:
             _Handler(repository, wire).handle()
             wire.flush()
-    except MypaasError as error:
-        refuse(stream, str(error))
+    except MypaasError:
+        raise
     except HangupException:
         pass
     except (GitProtocolError, ValueError, AssertionError) as error:

@@ -204,6 +204,10 @@ class Ledger:
         """Every service that was ever deployed, or tried to be, and was not removed."""
         return [name for name, wanted in self.all_services().items() if not wanted.gone]
 
+    def has(self, service: ServiceName) -> bool:
+        """Whether ``service`` was ever deployed, or tried to be, and was not removed."""
+        return bool(self.releases(service)) and not self.wanted(service).gone
+
     def all_services(self) -> dict[ServiceName, Wanted]:
         """Every service of which there is a row, and what is to become of it."""
         with self._transaction("BEGIN") as db:

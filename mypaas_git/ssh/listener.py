@@ -17,7 +17,7 @@ import structlog
 from mypaas_git.access.keys import KeyFile
 from mypaas_git.errors import SettingsError
 from mypaas_git.ssh.patience import IDLE_SECONDS, LOGIN_SECONDS, PatientSocket
-from mypaas_git.ssh.session import Backend, Connection
+from mypaas_git.ssh.session import LINGER_SECONDS, Backend, Connection
 from mypaas_git.ssh.startups import MAX_STARTUPS, StartUps, source_of
 
 BACKLOG = 128
@@ -26,8 +26,6 @@ MAX_CONNECTIONS = 500
 """Each idle one takes a thread and some 0.1 MiB."""
 OTHER_DESCRIPTORS = 1000
 """For commands: packs, builds, the engine."""
-LINGER_SECONDS = 1.0
-"""How long a client may take to hang up by itself after its last command."""
 JOIN_SECONDS = 5.0
 
 log: Any = structlog.get_logger()

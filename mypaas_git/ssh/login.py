@@ -16,6 +16,9 @@ from paramiko.common import (
 )
 from paramiko.message import Message
 
+from mypaas_git.access import securitykey
+from mypaas_git.access.fields import strings
+from mypaas_git.access.securitykey import SecurityKey
 from mypaas_git.ssh.inside import InnerAuthHandler, InnerTransport
 from mypaas_git.ssh.packets import ExactMessage
 
@@ -29,6 +32,9 @@ class Host(Protocol):
 
     def knows(self, blob: bytes) -> bool:
         """Whether this public key, in its wire format, may come in."""
+
+    def accepts(self, blob: bytes, flags: int) -> bool:
+        """Whether a signature with such flags will do for this key on a token."""
 
     def logged_in(self, blob: bytes) -> None:
         """The owner of this key is at the other end."""
@@ -56,6 +62,7 @@ class PublicKeyLogin(InnerAuthHandler):
         "ecdsa-sha2-nistp521": "ecdsa-sha2-nistp521",
         "rsa-sha2-512": "ssh-rsa",
         "rsa-sha2-256": "ssh-rsa",
+        **{name: name for name in securitykey.ALGORITHMS},
     }
 
     def __init__(self, transport: InnerTransport, host: Host) -> None:
@@ -115,6 +122,9 @@ class PublicKeyLogin(InnerAuthHandler):
         said.add_string(algorithm)
         said.add_string(blob)
         try:
+            if kind in securitykey.ALGORITHMS:
+                flags = SecurityKey.parse(blob).flags_of(signature, said.asbytes())
+                return flags is not None and self._host.accepts(blob, flags)
             _check_signature(kind, signature)
             key = paramiko.PKey.from_type_string(kind, blob)
             return key.verify_ssh_sig(said.asbytes(), ExactMessage(signature))
@@ -147,18 +157,14 @@ class PublicKeyLogin(InnerAuthHandler):
 
 
 def _check_signature(kind: str, signature: bytes) -> None:
-    """Raise SSHException for a signature with a field that ends early.
+    """Raise ValueError for a signature with a field that ends early.
 
     paramiko takes the two numbers of an ECDSA signature (RFC 5656, 3.1.2) out of a
     message of its own.
     """
-    outer = ExactMessage(signature)
-    outer.get_binary()
-    value = outer.get_binary()
+    _, value = strings(signature)
     if kind.startswith("ecdsa-"):
-        numbers = ExactMessage(value)
-        numbers.get_binary()
-        numbers.get_binary()
+        _, _ = strings(value)
 
 
 def _string(data: bytes) -> bytes:

@@ -14,7 +14,7 @@ import threading
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Any, Literal, Protocol
 
@@ -44,12 +44,18 @@ MAX_CHANNELS = 10
 CHUNK = 256 * 1024
 INTERRUPTED = 130
 """The exit code of a command that Ctrl-C has ended."""
+LINGER_SECONDS = 1.0
+"""How long a client may take to hang up by itself after its last command."""
 
 GitVerb = Literal["git-receive-pack", "git-upload-pack"]
 
 
 class ClientGone(BrokenPipeError):
     """The client closed the channel, or the connection was lost."""
+
+
+class KeyGone(AccessDenied):
+    """The key that opened the connection may not come in any more."""
 
 
 class Stream:
@@ -221,6 +227,12 @@ class Backend(Protocol):
         May raise any :class:`MypaasError`, which the client sees as one line.
         """
 
+    def turned_away(self, who: Identity, asked: str, error: MypaasError) -> None:
+        """Note that somebody got no further than here; a stranger has no name.
+
+        ``asked`` is the first word of what they asked for.
+        """
+
 
 @dataclass(frozen=True)
 class GitRequest:
@@ -277,6 +289,7 @@ class Session:
         stream: Stream,
         *,
         identify: Callable[[], Identity],
+        turned_away: Callable[[str, MypaasError], None],
         backend: Backend,
         log: Any,
     ) -> None:
@@ -284,8 +297,10 @@ class Session:
         self._command = command
         self.stream = stream
         self._identify = identify
+        self._turned_away = turned_away
         self._backend = backend
         self._log = log.bind(session=self.id)
+        self.key_gone = False
 
     def run(self) -> None:
         """Run the command to its end; never raises."""
@@ -295,8 +310,10 @@ class Session:
         except ClientGone:
             self._log.info("the client left")
         except MypaasError as error:
+            self.key_gone = isinstance(error, KeyGone)
             code = {UsageError: 2, Cancelled: INTERRUPTED}.get(type(error), 1)
             self._log.info("refused", code=error.code, reason=error.message)
+            self._turned_away(self._asked, error)
             self._report(error)
         except Exception:  # noqa: BLE001 - the boundary: the log gets it all, the client a line
             self._log.exception("internal error")
@@ -324,6 +341,13 @@ class Session:
         terminal = TerminalStream(self.stream)
         code = self._backend.command(identity, argv, terminal)
         return INTERRUPTED if terminal.was_interrupted else code
+
+    @property
+    def _asked(self) -> str:
+        """What was asked for, without arguments: there may be secrets among them."""
+        if self._command is None:
+            return "shell"
+        return self._command[:100].partition(b" ")[0].decode("utf-8", "replace")
 
     def _report(self, error: MypaasError) -> None:
         self._say(error.message)
@@ -353,6 +377,8 @@ class Connection(paramiko.ServerInterface):
         ended: Callable[[Connection], None],
     ) -> None:
         self.source = source
+        self._peer = peer
+        self._who = Identity("", address=peer)
         self.transport = ServerTransport(sock, host_keys, self)
         self._sock = sock
         self._keys = keys
@@ -391,16 +417,26 @@ class Connection(paramiko.ServerInterface):
 
     def knows(self, blob: bytes) -> bool:
         try:
-            return self._keys.find(blob, datetime.now(timezone.utc)) is not None
+            self._keys.report_broken()
+            return self._keys.valid(blob, datetime.now(timezone.utc)) is not None
         except MypaasError as error:
             self._log.error("nobody can log in", reason=error.message)
             return False
 
+    def accepts(self, blob: bytes, flags: int) -> bool:
+        entry = self._keys.valid(blob, datetime.now(timezone.utc))
+        accepted = entry is not None and entry.rights.accepts(flags)
+        if not accepted:
+            self._log.info("token not touched, or not unlocked", flags=flags)
+        return accepted
+
     def logged_in(self, blob: bytes) -> None:
         identity = self._keys.find(blob, datetime.now(timezone.utc))
-        self._log = self._log.bind(
-            key=identity.name if identity else None, fingerprint=fingerprint(blob)
+        self._keys.used(blob)
+        self._who = Identity(
+            identity.name if identity else "", fingerprint(blob), address=self._peer
         )
+        self._log = self._log.bind(key=self._who.name, fingerprint=self._who.fingerprint)
         self._log.info("authenticated")
         self._entered(self)
 
@@ -408,13 +444,22 @@ class Connection(paramiko.ServerInterface):
         if self.transport.proven_key:
             self._log.info("disconnected", idle=self._sock.idle)
         else:
+            offered = [fingerprint(blob) for blob in self.transport.refused_keys]
+            if offered:
+                self._turn_away(offered)
             self._log.info(
                 "refused",
-                offered=[fingerprint(blob) for blob in self.transport.refused_keys],
+                offered=offered,
                 overdue=self._sock.overdue,
                 crowded_out=self._crowded_out,
             )
         self._ended(self)
+
+    def _turn_away(self, offered: Sequence[str]) -> None:
+        stranger = Identity("", offered[0], address=self._peer)
+        more = f" and {len(offered) - 1} more" if len(offered) > 1 else ""
+        error = AccessDenied(f"{offered[0]}{more} may not come in, or did not sign")
+        self._backend.turned_away(stranger, "login", error)
 
     def identify(self) -> Identity:
         """Who is at the other end; raises :class:`AccessDenied` when they may not any more."""
@@ -422,9 +467,10 @@ class Connection(paramiko.ServerInterface):
             raise AccessDenied("the server is stopping; try again in a moment")
         proven = self.transport.proven_key
         identity = proven and self._keys.find(proven, datetime.now(timezone.utc))
-        if not identity:
-            raise AccessDenied("your key has expired or was removed")
-        return identity
+        if not proven or not identity:
+            raise KeyGone("your key has expired or was removed")
+        self._keys.used(proven)
+        return replace(identity, address=self._peer)
 
     @property
     def sessions(self) -> list[threading.Thread]:
@@ -497,6 +543,7 @@ class Connection(paramiko.ServerInterface):
             command,
             stream,
             identify=self.identify,
+            turned_away=lambda asked, error: self._backend.turned_away(self._who, asked, error),
             backend=self._backend,
             log=self._log,
         )
@@ -520,6 +567,10 @@ class Connection(paramiko.ServerInterface):
     def _run(self, session: Session) -> None:
         try:
             session.run()
+            if session.key_gone:
+                # Whoever was told so hangs up by themselves; a ControlMaster does not.
+                self.transport.join(LINGER_SECONDS)
+                self.transport.close()
         finally:
             self._forget(threading.current_thread())
 

@@ -14,6 +14,7 @@ import sys
 import threading
 from pathlib import Path
 
+from mypaas_git.access.keyline import Rights
 from mypaas_git.app import App
 from mypaas_git.cli.__main__ import configure_logging
 from mypaas_git.server import Front
@@ -30,7 +31,7 @@ def main(home: str, port: str, public_key: str) -> None:
     app = App(from_dict(Path(home), {"ssh": {"listen": f"127.0.0.1:{port}"}}))
     if not app.keys.entries():
         text = Path(public_key).read_text("utf-8")
-        app.keys.add("bench", text, admin=True, services=None, expires=None)
+        app.keys.add("bench", text, Rights(admin=True))
     app.workers.start()
     address = app.settings.ssh.listen
     listener = Listener(

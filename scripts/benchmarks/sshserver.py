@@ -19,8 +19,10 @@ from pathlib import Path
 
 import structlog
 
+from mypaas_git.access.keyline import Rights
 from mypaas_git.access.keys import KeyFile
 from mypaas_git.access.policy import Identity
+from mypaas_git.errors import MypaasError
 from mypaas_git.git.receive import RefUpdate, receive_pack
 from mypaas_git.git.repository import Repositories, Repository
 from mypaas_git.git.upload import upload_pack
@@ -54,6 +56,9 @@ class Backend:
                 push_id="benchmark",
             )
         return 0
+
+    def turned_away(self, _who: Identity, _asked: str, _error: MypaasError) -> None:
+        pass
 
     def command(self, _identity: Identity, _argv: list[str], stream: Stream) -> int:
         stream.write(b"go on\n")
@@ -155,7 +160,7 @@ def running(root: Path, login_seconds: float = LOGIN_SECONDS) -> Iterator[Served
     generate = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "me", "-f", str(key)]
     subprocess.run(generate, check=True)
     public = key.with_suffix(".pub").read_text()
-    KeyFile(root / "authorized_keys").add("me", public, admin=True, services=None, expires=None)
+    KeyFile(root / "authorized_keys").add("me", public, Rights(admin=True))
     with (root / "log").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, __file__, str(root), str(login_seconds)],

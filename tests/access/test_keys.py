@@ -12,9 +12,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 from support.keys import ssh_key
 
-from mypaas_git.access.keys import KeyEntry, KeyFile, parse_expiry
+from mypaas_git.access.expiry import parse_expiry
+from mypaas_git.access.keyline import KeyEntry, Rights
+from mypaas_git.access.keys import KeyFile
 from mypaas_git.access.policy import Identity
 from mypaas_git.access.publickey import parse_public_key
 from mypaas_git.errors import KeyRefused, SettingsError, UsageError
@@ -52,7 +55,8 @@ def add(
     services: list[ServiceName] | None = None,
     expires: datetime | None = None,
 ) -> KeyEntry:
-    return file.add(name, public, admin=admin, services=services, expires=expires)
+    granted = None if services is None else frozenset(services)
+    return file.add(name, public, Rights(admin, granted, expires=expires))
 
 
 def test_missing_file(file: KeyFile) -> None:
@@ -93,7 +97,7 @@ def test_what_is_written(file: KeyFile, publics: list[str]) -> None:
         "authorized_keys",
         "authorized_keys.lock",
     }
-    assert file.entries()[1].expires == soon
+    assert file.entries()[1].rights.expires == soon
 
 
 def test_edited_by_hand(file: KeyFile, publics: list[str]) -> None:
@@ -114,7 +118,7 @@ def test_edited_by_hand(file: KeyFile, publics: list[str]) -> None:
         ("alice", 4),
         ("dave", 8),
     ]
-    assert file.entries()[1].services == frozenset({WEB, SHOP})
+    assert file.entries()[1].rights.services == frozenset({WEB, SHOP})
     assert file.broken() == []
     add(file, "erin", publics[4])
     file.remove("dave")
@@ -137,7 +141,16 @@ def test_edited_by_hand(file: KeyFile, publics: list[str]) -> None:
         ("ssh-ed25519 {blob}AAAA alice", "damaged"),
         ("ssh-dss {blob} alice", "DSA"),
         ("ssh-foo {blob} alice", "unknown key type"),
-        ("sk-ssh-ed25519@openssh.com {blob} alice", "hardware"),
+        ("sk-ssh-ed25519@openssh.com {blob} alice", "damaged"),
+        ("sk-ssh-foo@openssh.com {blob} alice", "unknown key type"),
+        ("no-touch-required {key} alice", "for sk-"),
+        ("verify-required {key} alice", "for sk-"),
+        ('branches="" {key} alice', "not a branch"),
+        ('branches="main,a//b" {key} alice', "not a branch"),
+        ('branches="-x" {key} alice', "not a branch"),
+        ('branches="a b" {key} alice', "not a branch"),
+        ("branches {key} alice", "write branches="),
+        ('admin,branches="main" {key} alice', "one or the other"),
         ("ssh-ed25519-cert-v01@openssh.com {blob} alice", "certificate"),
         ("admn {key} alice", "'admin'"),
         ('command="id" {key} alice', "unknown option 'command'"),
@@ -185,7 +198,7 @@ def test_repeated_lines(file: KeyFile, publics: list[str]) -> None:
     """Of two lines with one key or one name the first counts, whatever the second grants."""
     first, second = bare(publics[0]), bare(publics[1])
     file.path.write_text(f"{first} alice\nadmin {first} root\nadmin {second} alice\n")
-    assert [(entry.name, entry.admin) for entry in file.entries()] == [("alice", False)]
+    assert [(entry.name, entry.rights.admin) for entry in file.entries()] == [("alice", False)]
     assert [broken.line_number for broken in file.broken()] == [2, 3]
 
 
@@ -228,7 +241,7 @@ def test_expiry_time(file: KeyFile, publics: list[str], expiry: str, moment: dat
     """OpenSSH's times, local without the Z; at that moment the key is worth nothing."""
     file.path.write_text(f'expiry-time="{expiry}" {publics[0]}')
     (entry,) = file.entries()
-    assert entry.expires == moment
+    assert entry.rights.expires == moment
     assert file.find(entry.blob, moment - timedelta(seconds=1)) is not None
     assert file.find(entry.blob, moment) is None
 
@@ -312,7 +325,7 @@ def test_last_admin(file: KeyFile, publics: list[str]) -> None:
         file.remove("admin")
     file.remove("old")
     add(file, "second", publics[3], admin=True)
-    assert file.remove("admin").admin
+    assert file.remove("admin").rights.admin
 
 
 def test_writers_do_not_lose_each_other(file: KeyFile, tmp_path: Path) -> None:
@@ -366,3 +379,43 @@ def test_no_expiries(text: str) -> None:
     """Anything else, and whatever is over already, is refused."""
     with pytest.raises(UsageError, match="expiry"):
         parse_expiry(text, NOW)
+
+
+def test_branches(file: KeyFile, publics: list[str]) -> None:
+    """Branches are written and read back; what is no pattern of a branch is refused."""
+    rights = Rights(branches=("main", "release/*"))
+    entry = file.add("ci", publics[0], rights)
+    assert file.path.read_text() == f'branches="main,release/*" {bare(publics[0])} ci\n'
+    assert file.entries() == [entry]
+    assert entry.identity.branches == ("main", "release/*")
+    for branch in ("", "a b", "-x", "a,b", 'x"', "a//b", "/a", "a/"):
+        with pytest.raises(KeyRefused, match="not a branch"):
+            file.add("x", publics[1], Rights(branches=(branch,)))
+
+
+def test_last_use(file: KeyFile, publics: list[str]) -> None:
+    """When a key was last used is kept apart from the file, and goes with the key."""
+    alice = add(file, "alice", publics[0])
+    content = file.path.read_bytes()
+    assert file.last_used(alice) is None
+    file.used(alice.blob)
+    used = KeyFile(file.path).last_used(alice)
+    assert used is not None
+    assert abs(used - datetime.now(timezone.utc)) < timedelta(hours=1)
+    assert file.path.read_bytes() == content
+    file.remove("alice")
+    assert file.last_used(alice) is None
+
+
+def test_broken_lines_are_logged_once(file: KeyFile, publics: list[str]) -> None:
+    """The log names a broken line by its number, again only when the file has changed."""
+    file.path.write_text(f"# first\nnonsense\n{publics[0]}")
+    with capture_logs() as logs:
+        file.report_broken()
+        file.report_broken()
+    assert [(each["line"], each["log_level"]) for each in logs] == [(2, "warning")]
+    file.path.write_text(f"nonsense\n{publics[0]}")
+    with capture_logs() as logs:
+        file.report_broken()
+    assert [each["line"] for each in logs] == [1]
+    assert [entry.name for entry in file.entries()] == ["key0"]

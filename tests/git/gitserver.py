@@ -13,10 +13,11 @@ from pathlib import Path
 
 from support.stockgit import git
 
+from mypaas_git.errors import MypaasError
 from mypaas_git.git.ingest import Take, take_in
 from mypaas_git.git.receive import Deploy, Plan, RefUpdate, receive_pack
 from mypaas_git.git.repository import Repositories, Repository
-from mypaas_git.git.upload import upload_pack
+from mypaas_git.git.upload import refuse, upload_pack
 from mypaas_git.names import ServiceName
 from mypaas_git.progress import Progress
 
@@ -163,7 +164,7 @@ class GitServer:
                 name = ServiceName.parse(path.strip("/"))
                 stream = SocketStream(connection)
                 if service == "git-upload-pack":
-                    upload_pack(stream, self.repositories, name)
+                    _upload(stream, self.repositories, name)
                 else:
                     receive_pack(
                         stream,
@@ -178,6 +179,13 @@ class GitServer:
                     )
             except Exception as error:  # noqa: BLE001 - close() fails the test with it
                 self.faults.append(error)
+
+
+def _upload(stream: SocketStream, repositories: Repositories, name: ServiceName) -> None:
+    try:
+        upload_pack(stream, repositories, name)
+    except MypaasError as error:
+        refuse(stream, str(error))
 
 
 @contextmanager

@@ -19,9 +19,10 @@ from support.keys import ssh_key
 from support.net import wait_until
 from support.stockgit import clean_env, ssh_options
 
+from mypaas_git.access.keyline import Rights
 from mypaas_git.access.keys import KeyFile
 from mypaas_git.access.policy import Identity
-from mypaas_git.errors import BuildFailed, UsageError
+from mypaas_git.errors import BuildFailed, MypaasError, UsageError
 from mypaas_git.ssh.hostkeys import ensure_host_keys, known_hosts_line
 from mypaas_git.ssh.listener import Listener
 from mypaas_git.ssh.session import GitVerb, Stream
@@ -34,10 +35,14 @@ class Obedient:
         self.running = threading.Event()
         self.may_end = threading.Event()
         self.saw_gone = threading.Event()
+        self.away: list[tuple[Identity, str, str]] = []
 
     def git(self, identity: Identity, verb: GitVerb, path: str, stream: Stream) -> int:
         stream.write(json.dumps([identity.name, verb, path]).encode())
         return 0
+
+    def turned_away(self, who: Identity, asked: str, error: MypaasError) -> None:
+        self.away.append((who, asked, error.message))
 
     def command(self, identity: Identity, argv: list[str], stream: Stream) -> int:
         action: Callable[..., int] | None = (
@@ -159,7 +164,7 @@ class Served:
         """A key pair of which the server knows the public half."""
         path = ssh_key(self.root, name, kind=kind)
         public = path.with_suffix(".pub").read_text()
-        self.keys.add(name, public, admin=admin, services=None, expires=None)
+        self.keys.add(name, public, Rights(admin=admin))
         return path
 
     def options(self, key: Path | None) -> list[str]:

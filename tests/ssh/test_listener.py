@@ -23,6 +23,7 @@ from support.keys import ssh_key
 from support.net import wait_until
 from support.stockgit import clean_env
 
+from mypaas_git.access.keyline import Rights
 from mypaas_git.access.keys import KeyFile
 from mypaas_git.errors import SettingsError
 from mypaas_git.ssh import patience
@@ -80,7 +81,7 @@ def test_key_that_expires(served: Served) -> None:
     path = ssh_key(served.root, "alice")
     soon = datetime.now(timezone.utc) + timedelta(minutes=5)
     public = path.with_suffix(".pub").read_text()
-    served.keys.add("alice", public, admin=False, services=None, expires=soon)
+    served.keys.add("alice", public, Rights(expires=soon))
     assert served.ssh("show", key=path).returncode == 0
 
 
@@ -492,7 +493,7 @@ def test_ipv6(tmp_path: Path) -> None:
     path = ssh_key(tmp_path, "alice")
     keys = KeyFile(tmp_path / "authorized_keys")
     public = path.with_suffix(".pub").read_text()
-    keys.add("alice", public, admin=False, services=None, expires=None)
+    keys.add("alice", public, Rights())
     with nothing_left():
         listener = Listener(("::", 0), host_keys(), keys, Obedient())
         listener.start()

@@ -13,14 +13,15 @@ from pathlib import Path
 import pytest
 from gitbackend import GitBackend
 from served import Served, serving
-from support.hardware import hardware_key
+from support.hardware import Token, agent
 from support.keys import ssh_key
 from support.stockgit import git, ssh_command
 
-from mypaas_git.access.policy import Verb
+from mypaas_git.access.policy import Right, Verb
 
-USABLE = ("ed25519", "ecdsa-256", "ecdsa-384", "ecdsa-521", "rsa-2048", "rsa-3072")
-UNUSABLE = ("rsa-1024", "dsa", "ed25519-sk", "ecdsa-sk", "certificate")
+TOKENS = ("ed25519-sk", "ecdsa-sk")
+USABLE = ("ed25519", "ecdsa-256", "ecdsa-384", "ecdsa-521", "rsa-2048", "rsa-3072", *TOKENS)
+UNUSABLE = ("rsa-1024", "dsa", "certificate")
 OPTIONS = {
     "unknown": None,
     "revoked": None,
@@ -31,7 +32,8 @@ OPTIONS = {
     "admin": "admin ",
 }
 EVERY_VERB = {verb.name for verb in Verb}
-OF_ADMINS = {"REMOVE", "KEYS"}
+OF_ADMINS = {verb.name for verb in Verb if verb.right is Right.ADMIN}
+OF_ALL = {"WHOAMI", "SERVICES"}
 DENIED = "Permission denied (publickey)."
 
 
@@ -51,9 +53,11 @@ def served(root: Path) -> Iterator[Served]:
 
 
 @pytest.fixture(scope="module")
-def pairs(root: Path) -> dict[str, Path]:
-    """The key pairs that were made so far."""
-    return {}
+def pairs(root: Path) -> Iterator[dict[str, Path]]:
+    """The key pairs that were made so far; the tokens are plugged in."""
+    tokens = [Token(root, kind, kind) for kind in TOKENS]
+    with agent(root / "agent", *tokens):
+        yield {token.path.name: token.path for token in tokens}
 
 
 @pytest.mark.parametrize("state", OPTIONS)
@@ -74,7 +78,7 @@ def test_cell(served: Served, pairs: dict[str, Path], kind: str, state: str) -> 
     elif state == "wrong service":
         for refusal in (_push(served, key, name), _fetch(served, key)):
             assert "the key 'wrong-service' has no right to the service 'app'" in refusal
-        assert _verbs(served, key) == {"WHOAMI"}
+        assert _verbs(served, key) == OF_ALL
     else:
         assert _push(served, key, name) == _fetch(served, key) == ""
         allowed = EVERY_VERB if state == "admin" else EVERY_VERB - OF_ADMINS
@@ -84,8 +88,6 @@ def test_cell(served: Served, pairs: dict[str, Path], kind: str, state: str) -> 
 def _pair(root: Path, kind: str) -> Path:
     directory = root / kind
     directory.mkdir()
-    if kind.endswith("-sk"):
-        return hardware_key(directory, "key", kind)
     if kind == "certificate":
         return _certificate(directory)
     algorithm, _, bits = kind.partition("-")
@@ -109,7 +111,13 @@ def _authorize(served: Served, key: Path, options: str | None, name: str) -> Non
 
 
 def _options(served: Served, key: Path) -> list[str]:
-    return [*served.options(key), "-o", "PubkeyAcceptedAlgorithms=+ssh-dss"]
+    # The first of two values counts.
+    return [*_more(served), *served.options(key)]
+
+
+def _more(served: Served) -> tuple[str, ...]:
+    where = f"IdentityAgent={served.root / 'agent'}"
+    return ("-o", "PubkeyAcceptedAlgorithms=+ssh-dss", "-o", where)
 
 
 def _push(served: Served, key: Path, message: str) -> str:
@@ -130,8 +138,7 @@ def _fetch(served: Served, key: Path) -> str:
 
 def _verbs(served: Served, key: Path) -> set[str] | None:
     """What this key may do to the service; None when it does not even log in."""
-    more = ("-o", "PubkeyAcceptedAlgorithms=+ssh-dss")
-    done = served.ssh("try app", key=key, more=more)
+    done = served.ssh("try app", key=key, more=_more(served))
     if done.returncode == 255:
         assert DENIED in done.stderr.decode()
         return None

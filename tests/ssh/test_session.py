@@ -14,9 +14,11 @@ import paramiko
 import pytest
 from paramiko.common import cMSG_CHANNEL_REQUEST
 from served import Served, serving
+from support.hardware import Token, agent
 from support.net import free_port, listening, wait_until
 from support.stockgit import clean_env
 
+from mypaas_git.access.keyline import Rights
 from mypaas_git.errors import GitRefused, UsageError
 from mypaas_git.ssh.session import MAX_COMMAND, GitRequest, parse_command
 
@@ -297,4 +299,37 @@ def test_right_taken_from_an_open_connection(served: Served, alice: Path) -> Non
         assert done.stderr == b"mypaas: your key has expired or was removed\n"
     finally:
         master.terminate()
+        master.wait(10)
+
+
+@pytest.mark.parametrize("kind", ["ed25519-sk", "ecdsa-sk"])
+def test_token(served: Served, kind: str) -> None:
+    """A key on a token lets its owner in who touches it, and who need not."""
+    token = Token(served.root, "token", kind)
+    served.keys.add("carol", token.public, Rights())
+    with agent(served.root / "agent", token) as where:
+        more = ("-o", f"IdentityAgent={where}")
+        done = served.ssh("hello", key=token.path, more=more)
+        assert json.loads(done.stdout) == ["carol", False, ["hello"]]
+        token.flags = 0
+        done = served.ssh("hello", key=token.path, more=more)
+        assert b"Permission denied (publickey)" in done.stderr
+        served.keys.path.write_text(f"no-touch-required {token.public}")
+        assert served.ssh("hello", key=token.path, more=more).returncode == 0
+
+
+def test_connection_of_a_removed_key_ends(served: Served, alice: Path) -> None:
+    """T16: what asks for more on it is told so, and the connection is closed."""
+    served.new_key("admin", admin=True)
+    control = ("-S", str(served.root / "ctl"))
+    master = subprocess.Popen(
+        ["ssh", "-M", "-N", *control, *served.options(alice), "127.0.0.1"], env=clean_env()
+    )
+    try:
+        wait_until((served.root / "ctl").exists, "the master is connected")
+        served.keys.remove("alice")
+        assert b"removed" in served.ssh("show", key=alice, more=control).stderr
+        assert master.wait(10) == 255
+    finally:
+        master.kill()
         master.wait(10)
