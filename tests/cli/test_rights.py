@@ -47,6 +47,9 @@ class Ask:
 
 
 NOTHING_LIVE = "service-missing: nothing of own|service-missing: nothing of other"
+NOT_SET = "variable-missing: KEY is not set"
+NONE_SET = "KEY was not set by mypaas config"
+NO_INPUT = "usage: there is no KEY=VALUE on standard input"
 # Nothing was ever live of the two services that are there, so that nothing takes its time.
 VERBS = {
     "push": Ask("git-receive-pack '/{}'", DEPLOYER, "report-status", "report-status"),
@@ -61,6 +64,11 @@ VERBS = {
     "restart": Ask("restart {}", DEPLOYER, NOTHING_LIVE),
     "stop": Ask("stop {}", DEPLOYER, NOTHING_LIVE),
     "start": Ask("start {}", DEPLOYER, NOTHING_LIVE),
+    "run": Ask("run {} -- true", DEPLOYER, NOTHING_LIVE),
+    "config list": Ask("config list {}", ADMIN, "has no variable"),
+    "config get": Ask("config get {} KEY", ADMIN, NOT_SET, NOT_SET),
+    "config set": Ask("config set {} -", ADMIN, NO_INPUT, NO_INPUT),
+    "config unset": Ask("config unset {} KEY", ADMIN, NONE_SET, NONE_SET),
     "remove": Ask("remove {}", ADMIN, "usage: this ends"),
     "keys add": Ask("keys add new -", ADMIN, "key-refused: one public key was expected"),
     "keys list": Ask("keys list --json", ADMIN, "last_used"),
