@@ -39,7 +39,8 @@ from mypaas_git.operations import settle
 from mypaas_git.progress import Progress
 from mypaas_git.ssh.hostkeys import ensure_host_keys
 from mypaas_git.ssh.listener import Listener
-from mypaas_git.ssh.session import GitVerb, Stream
+from mypaas_git.ssh.session import GitVerb
+from mypaas_git.ssh.stream import Stream
 
 log = structlog.get_logger()
 

@@ -16,8 +16,9 @@ import structlog
 
 from mypaas_git.access.keys import KeyFile
 from mypaas_git.errors import SettingsError
+from mypaas_git.ssh.connection import LINGER_SECONDS, Connection
 from mypaas_git.ssh.patience import IDLE_SECONDS, LOGIN_SECONDS, PatientSocket
-from mypaas_git.ssh.session import LINGER_SECONDS, Backend, Connection
+from mypaas_git.ssh.session import Backend
 from mypaas_git.ssh.startups import MAX_STARTUPS, StartUps, source_of
 
 BACKLOG = 128

@@ -31,7 +31,8 @@ from mypaas_git.progress import Progress
 from mypaas_git.ssh.hostkeys import ensure_host_keys, known_hosts_line
 from mypaas_git.ssh.listener import Listener
 from mypaas_git.ssh.patience import LOGIN_SECONDS
-from mypaas_git.ssh.session import GitVerb, Stream
+from mypaas_git.ssh.session import GitVerb
+from mypaas_git.ssh.stream import Stream
 
 
 class Backend:

@@ -16,7 +16,8 @@ from mypaas_git.git.upload import refuse, upload_pack
 from mypaas_git.names import ServiceName
 from mypaas_git.progress import Progress
 from mypaas_git.server import service_of
-from mypaas_git.ssh.session import GitVerb, Stream
+from mypaas_git.ssh.session import GitVerb
+from mypaas_git.ssh.stream import Stream
 
 
 class GitBackend(Obedient):

@@ -25,7 +25,8 @@ from mypaas_git.access.policy import Identity
 from mypaas_git.errors import BuildFailed, MypaasError, UsageError
 from mypaas_git.ssh.hostkeys import ensure_host_keys, known_hosts_line
 from mypaas_git.ssh.listener import Listener
-from mypaas_git.ssh.session import GitVerb, Stream
+from mypaas_git.ssh.session import GitVerb
+from mypaas_git.ssh.stream import Stream
 
 
 class Obedient:
