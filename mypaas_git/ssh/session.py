@@ -262,8 +262,7 @@ class Session:
         if isinstance(request, GitRequest):
             self._log.info("git", verb=request.verb, path=request.path)
             return self._backend.git(identity, request.verb, request.path, self.stream)
-        # Not its arguments: there may be secrets among them.
-        self._log.info("command", words=len(request))
+        self._log.info("command", asked=self._asked)
         return self._backend.command(identity, request, self.stream)
 
     @property
