@@ -91,7 +91,7 @@ class Context:
 
     def _record(self, new: Record) -> None:
         log.info(
-            "command",
+            "command-ended",
             key=new.who,
             did=new.verb,
             service=new.service,

@@ -181,6 +181,7 @@ def post_receive(context: Context) -> None:
     Reads git's `old new ref` lines from standard input, in the repository's directory.
     """
     path = Path(os.environ.get("GIT_DIR", ".")).resolve()
+    context.detail["repository"] = path.name
     failed = False
     with Repository.at(path) as repository, context.asking() as asker:
         for update in _ref_updates(context.read_all(1 << 20)):
