@@ -171,14 +171,15 @@ def test_a_replica_that_dies_while_others_start(paas: Paas, tmp_path: Path) -> N
 
 
 def test_labels_of_strangers(new_paas: Callable[[], Paas], tmp_path: Path) -> None:
-    """A container that only inherited labels of ours is nobody's replica (T49)."""
+    """A container that only carries labels of ours is nobody's replica (T49)."""
     paas, name = new_paas(), unique()
     paas.start()
-    labels = f"LABEL mypaas.role=replica mypaas.service={name} mypaas.release=zzz\n"
-    app = make_app(tmp_path, web_dockerfile(f"url=http://{name}.test") + labels)
+    app = make_app(tmp_path, web_dockerfile(f"url=http://{name}.test"))
     paas.deploy(app, name)
     stranger = f"stranger-{name}"
-    engine.docker("run", "-d", "--name", stranger, f"{paas.namespace}/{name}:v1")
+    labels = ("mypaas.role=replica", f"mypaas.service={name}", "mypaas.release=zzz")
+    options = [part for each in labels for part in ("--label", each)]
+    engine.docker("run", "-d", "--name", stranger, *options, f"{paas.namespace}/{name}:v1")
     try:
         assert paas.cli("services").returncode == 0
         paas.restart()

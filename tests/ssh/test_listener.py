@@ -359,6 +359,7 @@ def test_idle_connection(tmp_path: Path) -> None:
                 prober.run("show")
                 time.sleep(0.1)
             wait_until(lambda: not prober.transport.is_active(), "the server hung up")
+        wait_until(lambda: served.logged("disconnected"), "the log says so")
         assert [entry["idle"] for entry in served.logged("disconnected")] == [True]
 
 

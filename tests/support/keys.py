@@ -22,7 +22,8 @@ def ssh_key(
 
 def public_keys(home: Path) -> list[str]:
     """The public halves of a server's host keys, read from its own files."""
-    files = sorted(home.rglob("ssh_host_*_key"))
+    # Not by rglob: a server that starts removes directories meanwhile.
+    files = sorted((home / "host_keys").glob("ssh_host_*_key"))
     assert files, f"no host keys below {home}"
     return [
         subprocess.check_output(["ssh-keygen", "-y", "-f", str(path)], text=True)
