@@ -230,7 +230,9 @@ class Front:
     def _allow_push(self, identity: Identity, service: ServiceName) -> None:
         allow(identity, Verb.PUSH, service)
         if not self._app.ledger.has(service):
-            allow(identity, Verb.CREATE, service, create=self._app.may_create())
+            allow(
+                identity, Verb.CREATE, service, create=identity.admin or self._app.may_create()
+            )
 
     def _receive(self, identity: Identity, service: ServiceName, stream: Stream) -> None:
         releases: dict[str, Release] = {}

@@ -146,7 +146,12 @@ def test_a_terminal(talk: Callable[..., Dialogue], service: str) -> None:
         shell.type(CTRL_C)
         shell.type(b"echo still-he''re $?\r")
         shell.expect(rb"still-here 130\r\n")
-        shell.type(b"(exit 9)\r" + CTRL_D)
+        # Once the first line is out, the terminal is cat's and no more the shell's own.
+        shell.type(b"echo cat''s-turn; cat; exit 9\r")
+        shell.expect(rb"cats-turn\r\n")
+        shell.type(b"paw\r")
+        shell.expect(rb"paw\r\npaw\r\n")
+        shell.type(CTRL_D)
         assert shell.wait() == 9
 
 
