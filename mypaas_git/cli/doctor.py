@@ -60,8 +60,8 @@ def _examine(context: Context) -> Iterator[Finding]:
     app = context.app  # reads config.toml, whose faults end the command with their own line
     yield "config.toml", ""
     yield "server", "" if server_runs(app) else "it does not run; mypaas server start"
-    yield "Docker Engine", _refusal(app.runtime.check)
-    yield "Traefik", _refusal(app.router.check)
+    yield "Docker Engine", refusal(app.runtime.check)
+    yield "Traefik", refusal(app.router.check)
     yield "disk", _disk(app.home.path)
     yield "private files", _exposed(app.home.path)
     yield from _keys(app)
@@ -73,7 +73,8 @@ def _examine(context: Context) -> Iterator[Finding]:
             yield service, ""
 
 
-def _refusal(check: Callable[[], None]) -> str:
+def refusal(check: Callable[[], None]) -> str:
+    """Why ``check`` fails, in a line; empty when it does not."""
     try:
         check()
     except MypaasError as error:

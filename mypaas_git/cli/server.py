@@ -22,6 +22,7 @@ from mypaas_git.cli.command import Command, Group
 from mypaas_git.cli.context import SERVICE, Context, pass_context, told_already
 from mypaas_git.cli.directory import service_of
 from mypaas_git.cli.doctor import doctor
+from mypaas_git.cli.serverstatus import server_status
 from mypaas_git.errors import (
     EngineDown,
     KeyRefused,
@@ -54,6 +55,7 @@ def server() -> None:
 
 
 server.add_command(doctor)
+server.add_command(server_status)
 
 
 @dataclass(frozen=True)

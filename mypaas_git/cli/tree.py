@@ -17,6 +17,7 @@ from mypaas_git.cli.logs import logs
 from mypaas_git.cli.operations import redeploy, remove, restart, rollback, start, stop
 from mypaas_git.cli.releases import releases
 from mypaas_git.cli.run import run_command
+from mypaas_git.cli.serverstatus import remote_server
 from mypaas_git.cli.services import services, status
 from mypaas_git.errors import MypaasError, UsageError
 from mypaas_git.progress import clean, clean_lines
@@ -43,7 +44,7 @@ def tree(*own: click.Command) -> Group:
 
 def run_remote(app: App, identity: Identity, argv: Sequence[str], terminal: Terminal) -> int:
     """Run one command that came over ssh and return its exit code."""
-    return run(tree(), argv, Context(lambda: app, identity, terminal))
+    return run(tree(remote_server), argv, Context(lambda: app, identity, terminal))
 
 
 def run(group: Group, argv: Sequence[str], context: Context) -> int:

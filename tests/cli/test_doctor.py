@@ -51,3 +51,19 @@ def test_each_fault_is_named(new_paas: Callable[[], Paas], tmp_path: Path) -> No
     done = paas.cli("server", "doctor")
     assert done.returncode == 1
     assert "did you mean 'docker'" in done.stderr
+
+
+def test_server_status(paas: Paas) -> None:
+    """What it is and how it is, the same in the shell and over ssh."""
+    shell, remote = (
+        paas.cli("server", "status", "--json"),
+        paas.ssh("server", "status", "--json"),
+    )
+    told, heard = json.loads(shell.stdout), json.loads(remote.stdout)
+    del told["disk_free"], heard["disk_free"]
+    assert told == heard
+    assert told["ssh"] == f"127.0.0.1:{paas.ssh_port}"
+    assert (told["running"], told["engine"], told["traefik"]) == (True, "", "")
+    shown = paas.ssh("server", "status").stdout
+    assert f"namespace   {paas.namespace}\n" in shown
+    assert "engine      answers\n" in shown

@@ -19,6 +19,7 @@ from support.paas import Paas
 
 from mypaas_git.cli.push import push as push_command
 from mypaas_git.cli.server import server as server_command
+from mypaas_git.cli.serverstatus import remote_server
 from mypaas_git.cli.tree import tree
 
 OWN, OTHERS, MISSING, NAMED = "own", "other", "missing", "named"
@@ -74,6 +75,7 @@ VERBS = {
     "keys list": Ask("keys list --json", ADMIN, "last_used"),
     "keys remove": Ask("keys remove nobody", ADMIN, "key-refused: there is no key"),
     "whoami": Ask("whoami", ANYONE, "SHA256:"),
+    "server status": Ask("server status --json", ADMIN, "namespace"),
     "audit": Ask("audit --json", ADMIN, "fingerprint"),
     "audit --service": Ask("audit --service {} -n 1", ADMIN, "own|other", "exit code 0"),
 }
@@ -194,7 +196,7 @@ def test_commands_of_the_shell(keys: Keys) -> None:
 
 def test_no_verb_is_left_out() -> None:
     """Each command that there is stands in the table, or is the shell's."""
-    assert set(_leaves(tree())) == set(VERBS) - NOT_COMMANDS
+    assert set(_leaves(tree(remote_server))) == set(VERBS) - NOT_COMMANDS
     everything = set(_leaves(tree(server_command, push_command)))
     assert everything == set(VERBS) - NOT_COMMANDS | SHELL_ONLY
 
