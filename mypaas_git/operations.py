@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from mypaas_git.access.policy import Identity, Verb, may
+from mypaas_git.access.policy import Identity, Verb, allow_ref, may
 from mypaas_git.config.store import ConfigStore
 from mypaas_git.config.store import check as check_variables
 from mypaas_git.deploy.engine import Engine
@@ -68,8 +68,9 @@ class Operations:
         branch names its commit again.
         """
         with self._turn(service, asker):
-            live = self._live(service)
+            live = self._live(service, asker.identity)
             target = self._target(live, number)
+            allow_ref(asker.identity, f"refs/heads/{target.branch}")
             asker.progress.step(
                 f"Rolling {service} back from {live.label} to {target.label} "
                 f"({target.commit[:7]})"
@@ -81,13 +82,13 @@ class Operations:
     def restart(self, service: ServiceName, asker: Asker) -> Release:
         """Replace the containers by new ones of the same image, spec and variables."""
         with self._turn(service, asker):
-            live = self._live(service)
+            live = self._live(service, asker.identity)
             asker.progress.step(f"Restarting {service} {live.label}")
             return self._again(live, Action.RESTART, asker)
 
     def redeploy(self, service: ServiceName, asker: Asker) -> Release:
         """Build and deploy the live commit afresh, with the variables of today."""
-        live = self._live(service)
+        live = self._live(service, asker.identity)
         with self._repositories.open(service) as repository:
             update = RefUpdate(f"refs/heads/{live.branch}", live.commit, live.commit)
             push = Push(
@@ -111,7 +112,7 @@ class Operations:
 
         Deploys do not wait for it. Raises Cancelled when the operator has left.
         """
-        live = self._live(service)
+        live = self._live(service, identity)
         self._hook.check_host(live.spec, identity)
         return self._one_offs.run(live, command, operator)
 
@@ -152,7 +153,7 @@ class Operations:
     def stop(self, service: ServiceName, asker: Asker) -> Release:
         """Let the containers end what they serve, and stop them until :meth:`start`."""
         with self._turn(service, asker):
-            live = self._live(service)
+            live = self._live(service, asker.identity)
             asker.progress.step(f"Stopping {service} {live.label}")
             self._ledger.want(service, Wanted.STOPPED)
             self._reconciler.reconcile(service)
@@ -161,7 +162,8 @@ class Operations:
     def start(self, service: ServiceName, asker: Asker) -> Release:
         """Have a stopped service serve again; if it does not get ready, it stays stopped."""
         with self._turn(service, asker):
-            live = self._live(service)
+            live = self._live(service, asker.identity)
+            self._hook.check_host(live.spec, asker.identity)
             try:
                 self._engine.start(live, asker.progress)
             except MypaasError:
@@ -187,10 +189,12 @@ class Operations:
         with self._engine.locks.hold(service, who, asker.progress, asker.cancelled):
             yield
 
-    def _live(self, service: ServiceName) -> Release:
+    def _live(self, service: ServiceName, identity: Identity) -> Release:
+        """What is live; whose key is for some branches must be allowed to push its branch."""
         live = self._ledger.live_release(service)
         if live is None:
             raise ServiceMissing(f"nothing of {service} is live: push to it first")
+        allow_ref(identity, f"refs/heads/{live.branch}")
         return live
 
     def _target(self, live: Release, number: int | None) -> Release:

@@ -254,6 +254,22 @@ def test_a_key_for_some_services(paas: Paas, tmp_path: Path) -> None:
     assert re.fullmatch(rf"{mine}  SHA256:\S+  deploys {mine}\n", whoami)
 
 
+def test_a_key_for_some_branches(paas: Paas, tmp_path: Path) -> None:
+    """What is live of a branch that is not the key's is not the key's to act upon."""
+    name = unique()
+    key = ssh_key(tmp_path, name)
+    paas.cli("keys", "add", name, f"{key}.pub", "--branch", "wip/*")
+    paas.deploy(make_app(tmp_path, web_dockerfile(f"url=http://{name}.test")), name)
+    for words in (
+        *(("restart", name), ("redeploy", name), ("stop", name), ("start", name)),
+        *(("rollback", name), ("run", name, "--", "env")),
+    ):
+        done = paas.ssh(*words, key=key)
+        assert done.returncode == 1, words
+        assert "may push to wip/* only" in done.stderr
+    assert paas.ssh("status", name, key=key).returncode == 0
+
+
 def test_progress_is_live(paas: Paas, tmp_path: Path) -> None:
     """A line of the build reaches the pusher while the build goes on."""
     name = unique()

@@ -208,7 +208,12 @@ def _named(owners: Collection[str]) -> str:
 
 
 def _path_fault(path: str, rules: HostRules) -> str | None:
-    why = _malformed(path) or _forbidden(path, rules) or _outside(path, rules)
+    why = (
+        _malformed(path)
+        or _forbidden(path, rules)
+        or _outside(path, rules)
+        or _read_by_programs(path, rules)
+    )
     return f"{path!a} cannot be mounted: {why}" if why else None
 
 
@@ -227,6 +232,26 @@ def _forbidden(path: str, rules: HostRules) -> str | None:
         if _within(other, parts):
             return f"it holds {forbidden}; name a directory beside that"
     return None
+
+
+def _read_by_programs(path: str, rules: HostRules) -> str | None:
+    """Of ``~`` as a root only what people keep there, unless a root says otherwise.
+
+    Hidden files set programs up, and login shells look for programs in ``~/bin``.
+    """
+    parts, home = _parts(path), _parts(rules.home)
+    if not _within(parts, home) or parts == home:
+        return None
+    first = parts[len(home)]
+    if not first.startswith(".") and first != "bin":
+        return None
+    opened = [_parts(root) for root in rules.volume_roots]
+    if any(_within(root, (*home, first)) and _within(parts, root) for root in opened):
+        return None
+    return (
+        f"programs of the server's user read ~/{first}; use another directory, or an admin "
+        "can add it to volumes under [host] in config.toml"
+    )
 
 
 def _outside(path: str, rules: HostRules) -> str | None:

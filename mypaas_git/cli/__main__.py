@@ -10,6 +10,8 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import MutableMapping
+from typing import Any
 
 import structlog
 
@@ -19,6 +21,7 @@ from mypaas_git.cli.push import push
 from mypaas_git.cli.server import retire_elsewhere, server
 from mypaas_git.cli.shell import Shell
 from mypaas_git.cli.tree import run, tree
+from mypaas_git.progress import clean
 from mypaas_git.settings import home_from_environment
 
 
@@ -73,12 +76,21 @@ def configure_logging(level: int) -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
+            _harmless,
             structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"]),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
     logging.basicConfig(stream=sys.stderr, level=logging.ERROR)
+
+
+def _harmless(_logger: object, _method: str, event: MutableMapping[str, Any]) -> Any:
+    """What clients have sent steers no terminal that the log is read on."""
+    return {
+        key: clean(value) if isinstance(value, str) and key != "exception" else value
+        for key, value in event.items()
+    }
 
 
 if __name__ == "__main__":

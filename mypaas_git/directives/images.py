@@ -16,6 +16,7 @@ from mypaas_git.directives.instructions import (
     Instruction,
     instructions,
     parser_directives,
+    readings,
     words,
 )
 from mypaas_git.directives.lexer import Fault
@@ -27,6 +28,7 @@ _OFFICIAL = re.compile(r"(docker\.io/)?docker/dockerfile(-upstream)?(:[A-Za-z0-9
 _BUILT_IN = re.compile(r"(TARGET|BUILD)(PLATFORM|OS|ARCH|VARIANT|OSVERSION)|TARGETSTAGE")
 _UNKNOWN = "?"
 _ALL_OF_ID = re.compile(r"(sha256:)?[0-9a-f]{64}")
+_STAGE = re.compile(r"[a-z][a-z0-9._-]*")
 _FLAG = re.compile(r"--([a-z-]+)(?:=(.*))?", re.DOTALL)
 
 
@@ -66,12 +68,13 @@ def uses(dockerfile: bytes) -> tuple[list[Use], list[Fault]]:
     ]
     if text.lstrip("\ufeff \t\r\n").startswith("{"):
         faults.append(Fault(1, _foreign_builder("")))
-    reading = _Reading(instructions(text))
-    for each in reading.all:
-        try:
-            found += reading.take(each)
-        except _Unreadable as error:
-            faults.append(Fault(each.number, str(error)))
+    for each in readings(text):
+        reading = _Reading()
+        for instruction in each:
+            try:
+                found += reading.take(instruction)
+            except _Unreadable as error:
+                faults.append(Fault(instruction.number, str(error)))
     return list(dict.fromkeys(found)), list(dict.fromkeys(faults))
 
 
@@ -80,7 +83,7 @@ def uses_of_triggers(triggers: Iterable[Instruction]) -> list[str]:
     found: list[str] = []
     for each in triggers:
         try:
-            found += [use.reference for use in _Reading([]).take(each)]
+            found += [use.reference for use in _Reading().take(each)]
         except _Unreadable:
             found.append(_UNKNOWN)
     return found
@@ -122,42 +125,46 @@ def is_reserved_label(key: str) -> bool:
 class _Reading:
     """Instructions one after the other: which stages and variables there are so far."""
 
-    def __init__(self, found: Iterable[Instruction]) -> None:
-        self.all = list(found)
+    def __init__(self) -> None:
         self._stages: set[str] = set()
+        self._count = 0
         self._variables: dict[str, str] = {}
         self._ambiguous: set[str] = set()
-        self._began = False
 
     def take(self, each: Instruction) -> Iterator[Use]:
         """The images that one instruction names. Raises _Unreadable."""
         if each.word == "ONBUILD":
             word, _, rest = each.rest.partition(" ")
             each = each._replace(word=word.upper(), rest=rest.strip())
-        if each.word == "ARG" and not self._began:
+        if each.word == "ARG" and not self._count:
             self._declare(each.rest)
         elif each.word == "FROM":
             yield from self._from(each)
         elif each.word in {"COPY", "ADD", "RUN"}:
             for reference in _named_by_flags(each):
-                if not self._is_stage(reference):
+                if not self._is_stage(reference) and not self._is_number(reference):
                     yield Use(each.number, reference, quoted=each.quoted)
 
     def _from(self, each: Instruction) -> Iterator[Use]:
         parts = [part for part in words(each.rest) if not part.startswith("--")]
         if len(parts) != 1 and (len(parts) != 3 or parts[1].upper() != "AS"):
             return  # no builder takes it, as in a heredoc of SQL
-        self._began = True
+        self._count += 1
         reference = self._expanded(parts[0])
         if not self._is_stage(reference) and reference.lower() != "scratch":
             name, platform = _readable(reference), _platform(words(each.rest))
             yield Use(each.number, name, True, each.quoted, platform)
-        if len(parts) == 3 and not each.quoted:
+        # A name that no builder takes for a stage's must not hide an image of that name.
+        if len(parts) == 3 and not each.quoted and _STAGE.fullmatch(parts[2].lower()):
             self._stages.add(parts[2].lower())
 
+    def _is_number(self, reference: str) -> bool:
+        """Whether ``--from`` names an earlier stage by its number; FROM cannot."""
+        return re.fullmatch(r"0|[1-9][0-9]?", reference) is not None and (
+            int(reference) < self._count - 1
+        )
+
     def _is_stage(self, reference: str) -> bool:
-        if re.fullmatch(r"[0-9]{1,2}", reference):
-            return True  # by its number
         pattern = re.escape(reference.lower()).replace(re.escape(_UNKNOWN), ".*")
         return any(re.fullmatch(pattern, stage) for stage in self._stages)
 

@@ -53,16 +53,21 @@ def parser_directives(text: str) -> list[Setting]:
     return found
 
 
+def readings(text: str) -> list[list[Instruction]]:
+    """Every reading there is. What one says of a later line counts in that reading alone."""
+    escapes = {"\\", *(each.value for each in parser_directives(text) if each.key == "escape")}
+    found: list[list[Instruction]] = []
+    for escape in sorted(escapes & {"\\", "`"}):
+        for doubled in (True, False):
+            reading = list(_read(_lines(text), escape, doubled=doubled))
+            if reading not in found:
+                found.append(reading)
+    return found
+
+
 def instructions(text: str) -> list[Instruction]:
     """Every instruction in every reading, in the order of the lines."""
-    escapes = {"\\", *(each.value for each in parser_directives(text) if each.key == "escape")}
-    found = {
-        each
-        for escape in escapes & {"\\", "`"}
-        for doubled in (True, False)
-        for each in _read(_lines(text), escape, doubled=doubled)
-    }
-    return sorted(found)
+    return sorted({each for reading in readings(text) for each in reading})
 
 
 def one_instruction(text: str, number: int = 0) -> Instruction:

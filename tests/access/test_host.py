@@ -47,7 +47,7 @@ def spec(*wishes: Volume | Publish) -> ServiceSpec:
     "source",
     [
         "~/data",
-        "~/.sshx",
+        "~/sshx",
         "~/_mypaas2",
         "/home/me/data/x",
         "/srv/data",

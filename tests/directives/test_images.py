@@ -93,3 +93,31 @@ def test_labels_in_their_many_forms() -> None:
     """Both forms of LABEL, quoted or not; a value that speaks of us is none of our business."""
     text = b"FROM a\nLABEL b=traefik.x 'mypaas.y'=1\nLABEL traefik.z on\nLABEL c mypaas.d\n"
     assert [each.number for each in label_faults(text)] == [2, 3]
+
+
+DECOYS = {
+    "a stage": b"RUN echo x \\\nFROM scratch AS ns/b:v2\nFROM ns/b:v2\n",
+    "a stage to copy from": b"RUN x \\\nFROM scratch AS ns/b:v2\nCOPY --from=ns/b:v2 / /\n",
+    "a variable": b'ARG A="x \\\nARG B=busybox \\\nARG C="\nFROM ${B:-ns/b:v2}\n',
+}
+
+
+@pytest.mark.parametrize("decoy", DECOYS)
+def test_a_reading_does_not_vouch_for_another(decoy: str) -> None:
+    """What stands in a continued line for one builder is nothing that another one knows."""
+    start = b"# hello\n# escape=`\n" + (b"" if decoy == "a variable" else b"FROM busybox\n")
+    found, _ = uses(start + DECOYS[decoy])
+    assert "ns/b:v2" in [use.reference for use in found]
+
+
+def test_numbers() -> None:
+    """``--from`` may name an earlier stage by its number; FROM names an image's id by it."""
+    assert [use.reference for use in uses(b"ARG B=7\nFROM ${B}9\n")[0]] == ["79"]
+    copies = b"FROM a\nFROM b\nCOPY --from=0 / /\nCOPY --from=1 / /\nCOPY --from=7 / /\n"
+    assert [use.reference for use in uses(copies)[0]] == ["a", "b", "1", "7"]
+
+
+def test_stages_have_names_of_stages() -> None:
+    """No stage hides a service's image by having its name."""
+    found, _ = uses(b"FROM busybox AS ns/b:v2\nFROM ns/b:v2\n")
+    assert [use.reference for use in found] == ["busybox", "ns/b:v2"]
