@@ -99,7 +99,7 @@ def feed(processes: list[subprocess.Popen[bytes]], served: Served, seconds: floa
 
 def measure(served: Served, options: argparse.Namespace) -> Figures:
     alone = [served.push() for _ in range(10)]
-    time.sleep(1)  # the last one's connection ends
+    served.rest()
     memory, threads, descriptors = served.memory, served.threads, served.descriptors
     with clients(served, options.idle, ["-N"]):
         idle_memory = (served.memory - memory) / options.idle
@@ -109,9 +109,7 @@ def measure(served: Served, options: argparse.Namespace) -> Figures:
             active_cpu = feed(active, served, options.seconds)
             active_memory = (served.memory - memory) / options.active
             beside = [served.push() for _ in range(10)]
-    deadline = time.monotonic() + 10
-    while served.threads > threads and time.monotonic() < deadline:
-        time.sleep(0.1)
+    served.rest()
     return Figures(
         idle=options.idle,
         active=options.active,

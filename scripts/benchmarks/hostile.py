@@ -213,7 +213,7 @@ class Figures:
 def measure(served: Served, options: argparse.Namespace) -> Figures:
     served.push()
     calm = [served.push() for _ in range(7)]
-    time.sleep(1)  # the last one's connection ends
+    served.rest()
     memory, threads, descriptors = served.memory, served.threads, served.descriptors
     command = [sys.executable, __file__, "--attack", str(served.port)]
     command += ["--sockets", str(options.sockets), "--again", str(options.again)]
@@ -224,8 +224,9 @@ def measure(served: Served, options: argparse.Namespace) -> Figures:
     ):
         times, lost = push_until(served, lambda: attacker.poll() is not None)
         connections, longest = json.loads(attacker.communicate()[0])
-    time.sleep(1)
+    served.rest()
     calm += [served.push() for _ in range(7)]
+    served.rest()
     return Figures(
         connections=connections,
         memory=(memory, watch.memory, served.memory),

@@ -107,6 +107,18 @@ class Served:
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
+    def rest(self) -> None:
+        """Wait until connections that are about to end have ended, 20 s at most."""
+        seen, since = (-1, -1), 0.0
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            now = (self.threads, self.descriptors)
+            if now != seen:
+                seen, since = now, time.monotonic()
+            elif time.monotonic() - since > 1:
+                return
+            time.sleep(0.05)
+
     def push(self) -> float:
         """Push a new commit with stock git; seconds that it took."""
         self._pushes += 1
