@@ -83,7 +83,7 @@ class Waiter:
 
     def waits(self) -> Waiter:
         """Return once they were told to wait."""
-        wait_until(lambda: self.told, "somebody is told to wait", seconds=5)
+        wait_until(lambda: self.told, "somebody is told to wait")
         return self
 
     def ended(self) -> Waiter:
@@ -134,7 +134,7 @@ def test_who_waits_long_is_reminded(
     monkeypatch.setattr("mypaas_git.deploy.lock.REMIND", 0.2)
     with locks.hold_now(APP, "carol"):
         waiting = verb(locks, "dave")
-        wait_until(lambda: len(waiting.told) >= 3, "told again", seconds=5)
+        wait_until(lambda: len(waiting.told) >= 3, "told again")
     waiting.ended()
 
 
@@ -182,7 +182,7 @@ def test_pushes_that_come_at_once(locks: ServiceLocks) -> None:
 def test_a_push_that_has_its_turn_keeps_it(locks: ServiceLocks) -> None:
     """A newer one waits for it instead of ending it."""
     first = push(locks, "dave", busy=0.3)
-    wait_until(lambda: first.had_it, "dave deploys", seconds=5)
+    wait_until(lambda: first.had_it, "dave deploys")
     second = push(locks, "erin").waits()
     assert "Waiting for dave" in second.told[0]
     assert first.ended().error is None

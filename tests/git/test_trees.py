@@ -154,7 +154,7 @@ def test_time_is_in_proportion() -> None:
     trees.check(1, one)
     trees.check(2, one.replace(b"y" * 20, b"z" * 20))
     trees.check(3, one.replace(b"100644", b"40000"))
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 60
 
 
 def test_a_bad_name_among_good_ones(tmp_path: Path) -> None:

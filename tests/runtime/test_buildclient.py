@@ -46,20 +46,17 @@ def empty_images() -> set[str]:
 
 def test_a_client_that_cannot_is_passed_over(client: Client, tmp_path: Path) -> None:
     """The first on PATH fails; the one behind it is found, once, and nothing is left."""
-    broken = fake(tmp_path / "bin", "echo $$ >> $HOME/tried; echo no buildx; exit 1")
+    tried = tmp_path / "tried"
+    broken = fake(tmp_path / "bin", f"echo x >> {tried}; echo no buildx; exit 1")
     before = empty_images()
     path = os.pathsep.join([str(broken.parent), os.environ["PATH"]])
     finder = BuildClient(client, lambda: path)
-    began = time.monotonic()
     found = finder.find()
     assert found is not None
     assert found != broken
-    assert time.monotonic() - began < 20
     assert empty_images() == before
-    assert finder.find() == found
-    began = time.monotonic()
-    finder.find()
-    assert time.monotonic() - began < 0.05
+    assert [finder.find(), finder.find()] == [found, found]
+    assert tried.read_text() == "x\n"
 
 
 def test_where_none_works_none_is_found(client: Client, tmp_path: Path) -> None:
@@ -100,9 +97,9 @@ def test_a_client_that_hangs_can_be_cancelled(client: Client, tmp_path: Path) ->
     began = time.monotonic()
     with pytest.raises(Cancelled):
         finder.find(lambda: time.monotonic() > began + 0.3)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 30
     hanging.write_text("#!/bin/sh\nexit 0\n")
-    wait_until(lambda: finder.find() == hanging, "it is found", seconds=5)
+    wait_until(lambda: finder.find() == hanging, "it is found")
 
 
 def test_links_to_one_client_are_one_client(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def test_it_ends_with_whatever_it_started() -> None:
     script = "trap '' TERM; sleep 300 & echo $!; echo $$; wait; wait"
     with pytest.raises(Cancelled):
         converse(["sh", "-c", script], ENV, iter([]), heard.append, check)
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 30
     for pid in map(int, "".join(heard).split()):
         with pytest.raises(ProcessLookupError):
             alive(pid)

@@ -35,7 +35,7 @@ class Prober:
     def say(self, kind: bytes, *parts: bytes | bool) -> int:
         """Send a message and return the number of the answer."""
         self.send(kind, *parts)
-        return self._replies.get(timeout=10)
+        return self._replies.get(timeout=30)
 
     def send(self, kind: bytes, *parts: bytes | bool) -> None:
         message = _message(kind, *parts)
@@ -65,7 +65,7 @@ class Prober:
 
     def run(self, command: str) -> bytes:
         """What a command prints."""
-        with self.transport.open_session(timeout=10) as channel:
+        with self.transport.open_session(timeout=30) as channel:
             channel.exec_command(command)
             output = b""
             while data := channel.recv(65536):
@@ -88,7 +88,7 @@ def _message(kind: bytes, *parts: bytes | bool) -> Message:
 def probing(port: int) -> Iterator[Prober]:
     transport = paramiko.Transport(("127.0.0.1", port))
     try:
-        transport.start_client(timeout=10)
+        transport.start_client(timeout=30)
         yield Prober(transport)
     finally:
         transport.close()

@@ -425,7 +425,7 @@ def test_stop_waits_for_commands(served: Served) -> None:
         assert served.backend.running.wait(10)
         served.backend.may_end.set()
         served.listener.stop(grace=10)
-        output, errors = process.communicate(timeout=10)
+        output, errors = process.communicate(timeout=30)
     assert (process.returncode, output, errors) == (0, b"ended well", b"")
 
 
@@ -451,7 +451,7 @@ def test_stop_waits_for_no_input(served: Served) -> None:
         assert served.backend.running.wait(10)
         served.listener.stop(grace=30)
         assert served.backend.saw_gone.is_set()
-        process.communicate(timeout=10)
+        process.communicate(timeout=30)
 
 
 def test_stop_is_not_held_up(served: Served) -> None:
@@ -461,7 +461,7 @@ def test_stop_is_not_held_up(served: Served) -> None:
         assert served.backend.running.wait(10)
         served.listener.stop(grace=5)
         assert served.backend.saw_gone.is_set()
-        process.communicate(timeout=10)
+        process.communicate(timeout=30)
         assert process.returncode == 1
     with pytest.raises(ConnectionRefusedError):
         _connect(served)

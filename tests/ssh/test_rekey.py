@@ -102,8 +102,8 @@ def test_requests_while_we_renew_keys(served: Served, alice: Path) -> None:
     """
     with probing(served.port) as prober:
         assert prober.sign(load(alice)) == SUCCESS
-        channel = prober.transport.open_session(timeout=5)
-        other = prober.transport.open_session(timeout=5)
+        channel = prober.transport.open_session(timeout=30)
+        other = prober.transport.open_session(timeout=30)
         original, order = prober.transport._handler_table[KEXINIT], list[str]()
 
         def late(m: Message) -> None:
@@ -117,13 +117,11 @@ def test_requests_while_we_renew_keys(served: Served, alice: Path) -> None:
         prober.transport._handler_table[KEXINIT] = late
         prober.transport._handler_table[82] = lambda _: order.append("kept alive")
         [connection] = served.listener._current()
-        began = time.monotonic()
         threading.Thread(target=_renew, args=[connection.transport]).start()
         output = channel.recv(1000)
         assert json.loads(output)[2] == ["show"]
         wait_until(lambda: len(order) == 2, "the other request is answered")
         assert order == ["exchange", "kept alive"]
-        assert time.monotonic() < began + 5
         assert prober.run("show")
 
 

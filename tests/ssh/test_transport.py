@@ -98,7 +98,7 @@ def test_post_quantum(served: Served, alice: Path) -> None:
     try:
         transport.get_security_options().kex = ("mlkem768x25519-sha256",)
         transport.connect(username="me", pkey=load(alice))
-        with transport.open_session(timeout=10) as channel:
+        with transport.open_session(timeout=30) as channel:
             channel.exec_command("exit 5")
             assert channel.recv_exit_status() == 5
     finally:
@@ -153,7 +153,7 @@ def test_paramiko_as_a_client(served: Served, alice: Path) -> None:
 def test_hostile_openings(served: Served, alice: Path, opening: bytes) -> None:
     """T2, T3: nonsense is dropped at once, and others are served meanwhile."""
     with (
-        socket.create_connection(("127.0.0.1", served.port), timeout=5) as sock,
+        socket.create_connection(("127.0.0.1", served.port), timeout=30) as sock,
         contextlib.suppress(ConnectionError),
     ):
         sock.sendall(opening)
@@ -238,9 +238,9 @@ def test_channels_are_counted(served: Served, alice: Path) -> None:
     """T10: ten channels at a time, and any number one after another."""
     with probing(served.port) as prober:
         assert prober.sign(load(alice)) == SUCCESS
-        channels = [prober.transport.open_session(timeout=5) for _ in range(10)]
+        channels = [prober.transport.open_session(timeout=30) for _ in range(10)]
         with pytest.raises(paramiko.ChannelException):
-            prober.transport.open_session(timeout=5)
+            prober.transport.open_session(timeout=30)
         for channel in channels:
             channel.close()
         for _ in range(30):
@@ -251,7 +251,7 @@ def test_window_to_the_last_byte(served: Served, alice: Path) -> None:
     """A client may fill the window, and not send one byte more."""
     with probing(served.port) as prober:
         assert prober.sign(load(alice)) == SUCCESS
-        channel = prober.transport.open_session(timeout=5)
+        channel = prober.transport.open_session(timeout=30)
         channel.exec_command("wait")
         channel.sendall(bytes(WINDOW))
         prober.run("show")
@@ -265,7 +265,7 @@ def test_window_is_given_back(served: Served, alice: Path) -> None:
     """A client that waits for room sends many windows full, to a slow reader as well."""
     with probing(served.port) as prober:
         assert prober.sign(load(alice)) == SUCCESS
-        channel = prober.transport.open_session(timeout=5)
+        channel = prober.transport.open_session(timeout=30)
         channel.exec_command("sip")
         channel.sendall(bytes(5 * WINDOW))
         channel.shutdown_write()
@@ -277,7 +277,7 @@ def test_window_overrun(served: Served, alice: Path) -> None:
     """T11: a client that ignores the window is dropped before it fills the memory."""
     with probing(served.port) as prober:
         assert prober.sign(load(alice)) == SUCCESS
-        channel = prober.transport.open_session(timeout=5)
+        channel = prober.transport.open_session(timeout=30)
         channel.exec_command("wait")
         channel.out_window_size = 100 * WINDOW
         with contextlib.suppress(OSError, EOFError):
@@ -290,7 +290,7 @@ def test_second_command_on_a_channel(served: Served, alice: Path) -> None:
     """A channel runs one command; a second request is refused."""
     with probing(served.port) as prober:
         assert prober.sign(load(alice)) == SUCCESS
-        channel = prober.transport.open_session(timeout=5)
+        channel = prober.transport.open_session(timeout=30)
         channel.exec_command("wait")
         with pytest.raises(paramiko.SSHException):
             channel.exec_command("show")
@@ -303,7 +303,7 @@ def test_exit_status_comes_last(served: Served, alice: Path, window: int) -> Non
     with probing(served.port) as prober:
         assert prober.sign(load(alice)) == SUCCESS
         _record(prober.transport, order)
-        channel = prober.transport.open_session(window_size=window, timeout=5)
+        channel = prober.transport.open_session(window_size=window, timeout=30)
         channel.set_combine_stderr(True)
         channel.exec_command("big 200000")
         received = 0
@@ -344,7 +344,7 @@ def test_megabyte_of_a_command(served: Served, alice: Path) -> None:
     """T15: a command line that fills more than a packet ends its connection, no other."""
     with probing(served.port) as prober:
         assert prober.sign(load(alice)) == SUCCESS
-        channel = prober.transport.open_session(timeout=5)
+        channel = prober.transport.open_session(timeout=30)
         with pytest.raises((paramiko.SSHException, OSError, EOFError)):
             channel.exec_command("show " + "x" * 1_000_000)
         wait_until(lambda: not prober.transport.is_active(), "the connection has ended")
@@ -361,8 +361,8 @@ def test_unknown_message(served: Served, alice: Path) -> None:
             message = Message()
             message.add_bytes(number + bytes(8))
             prober.transport._send_message(message)
-        first = unknown.get(timeout=5)
-        assert [unknown.get(timeout=5) for _ in range(2)] == [first + 1, first + 2]
+        first = unknown.get(timeout=30)
+        assert [unknown.get(timeout=30) for _ in range(2)] == [first + 1, first + 2]
         assert prober.run("show")
 
 
