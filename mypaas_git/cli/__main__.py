@@ -21,7 +21,7 @@ from mypaas_git.cli.push import push
 from mypaas_git.cli.server import retire_elsewhere, server
 from mypaas_git.cli.shell import Shell
 from mypaas_git.cli.tree import run, tree
-from mypaas_git.progress import clean
+from mypaas_git.progress import clean_lines
 from mypaas_git.settings import home_from_environment
 
 
@@ -87,10 +87,10 @@ def configure_logging(level: int) -> None:
 
 def _harmless(_logger: object, _method: str, event: MutableMapping[str, Any]) -> Any:
     """What clients have sent steers no terminal that the log is read on."""
-    return {
-        key: clean(value) if isinstance(value, str) and key != "exception" else value
-        for key, value in event.items()
-    }
+    for key, value in event.items():
+        if not isinstance(value, bool | int | float | None):
+            event[key] = "\n".join(clean_lines(str(value)))
+    return event
 
 
 if __name__ == "__main__":
