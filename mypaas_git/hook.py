@@ -15,6 +15,7 @@ from mypaas_git.deploy.engine import Engine, show_failure
 from mypaas_git.deploy.lock import never
 from mypaas_git.deploy.request import Request
 from mypaas_git.directives import images
+from mypaas_git.directives.labels import label_faults
 from mypaas_git.directives.lexer import Fault
 from mypaas_git.directives.model import ServiceSpec, Volume
 from mypaas_git.directives.parse import lines_of, parse_dockerfile
@@ -229,7 +230,7 @@ class PostReceive:
         )
         used, faults = images.uses(text)
         wanted = Wanted(spec, lines_of(text), tuple(used))
-        faults += images.label_faults(text)
+        faults += label_faults(text)
         for use in used:
             fault = images.fault_of(use.reference, spec.service, self._image_rules)
             faults += [Fault(use.number, fault)] if fault else []

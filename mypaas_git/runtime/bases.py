@@ -8,8 +8,7 @@ from typing import Any
 
 from docker.errors import APIError
 
-from mypaas_git.directives.images import ImageRules, Use, fault_of, uses_of_triggers
-from mypaas_git.directives.instructions import one_instruction
+from mypaas_git.directives.images import ImageRules, Use, fault_of, uses_of_trigger
 from mypaas_git.errors import BuildFailed, EngineDown, HostRefused
 from mypaas_git.names import ServiceName
 from mypaas_git.runtime.answer import Answer
@@ -81,10 +80,14 @@ class Bases:
     def _trigger_faults(
         self, base: str, data: dict[str, Any], service: ServiceName
     ) -> Iterator[str | None]:
-        triggers = map(one_instruction, data["Config"].get("OnBuild") or [])
-        for reference in uses_of_triggers(triggers):
-            fault = self._fault(reference, self._engine.image(reference), service)
-            yield fault and f"the base image {base!a} has an ONBUILD instruction: {fault}"
+        for trigger in data["Config"].get("OnBuild") or []:
+            used, faults = uses_of_trigger(trigger)
+            said = [fault.message for fault in faults]
+            for use in used:
+                data_of_it = self._engine.image(use.reference)
+                said += filter(None, [self._fault(use.reference, data_of_it, service)])
+            for fault in said:
+                yield f"the base image {base!a} has an ONBUILD instruction: {fault}"
 
     def _pull(self, use: Use, job: Job) -> None:
         job.transcript.show(f"Pulling {use.reference}")

@@ -20,7 +20,7 @@ from typing import Any
 from docker.errors import APIError, NotFound
 from docker.types import LogConfig, Mount
 
-from mypaas_git.directives.images import is_reserved_label
+from mypaas_git.directives.labels import is_reserved_label
 from mypaas_git.directives.model import Publish, Volume
 from mypaas_git.errors import HostRefused, NameRefused, PortInUse, StartFailed
 from mypaas_git.names import ServiceName, release_label

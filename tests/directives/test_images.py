@@ -8,11 +8,9 @@ from mypaas_git.directives.images import (
     ImageRules,
     Use,
     fault_of,
-    label_faults,
     uses,
-    uses_of_triggers,
+    uses_of_trigger,
 )
-from mypaas_git.directives.instructions import one_instruction
 from mypaas_git.names import ServiceName
 
 APP = ServiceName.parse("app")
@@ -31,15 +29,17 @@ def named(text: str) -> list[str]:
         ("FROM python:3.12-slim\n", ["python:3.12-slim"]),
         ("ARG V=3.12\nFROM python:${V}-slim\n", ["python:3.12-slim"]),
         ("ARG V\nFROM python:${V:-3}\n", ["python:3"]),
-        ("ARG V=1\nFROM a:${V:+x}${V+y}\n", ["a:xy"]),
+        ("ARG V=1\nFROM a:${V:+x}${V:-y}\n", ["a:x1"]),
         ("ARG R=reg:5000/a\nFROM $R@sha256:ab AS x\n", ["reg:5000/a@sha256:ab"]),
         ("FROM scratch\nCOPY a /\n", []),
         ("FROM a AS Base\nFROM base\nCOPY --from=BASE / /\nCOPY --from=0 / /\n", ["a"]),
-        ("FROM a AS b-amd64\nFROM b-${TARGETARCH}\n", ["a"]),
+        ("FROM a AS b-amd64\nFROM b-${TARGETARCH}\n", ["a", "b-"]),
         ("FROM --platform=$BUILDPLATFORM a\n", ["a"]),
         ("FROM a\nCOPY --chown=1 --from=nginx:1 /x /\n", ["a", "nginx:1"]),
         ("FROM a\nRUN --mount=type=bind,from=b,target=/x true\n", ["a", "b"]),
-        ("FROM a\nRUN --mount=type=cache,target=/x pip install --from=b c\n", ["a", "b"]),
+        ("FROM a\nRUN --mount=type=cache,target=/x pip install --from=b c\n", ["a"]),
+        ('FROM a\nCOPY --from="nginx:1" --link /x /\n', ["a", "nginx:1"]),
+        ("FROM a\nRUN psql <<E\nSELECT 1\nFROM users;\nE\n", ["a"]),
         ("FROM a\nONBUILD COPY --from=b / /\n", ["a", "b"]),
         ("FROM \\\n # why\n\n a\n", ["a"]),
         ("FROM a\nRUN <<E\nFROM x import y\nE\n", ["a"]),
@@ -83,16 +83,24 @@ def test_whose_an_image_is(reference: str, refused: bool) -> None:
     assert bool(fault) == refused
 
 
-def test_triggers_and_what_they_hide() -> None:
-    """An ONBUILD instruction that cannot be read counts as one that takes something."""
-    texts = ["COPY --from=mypaas/shop / /", "RUN make", "COPY --from=$X / /", "COPY . /"]
-    assert uses_of_triggers(map(one_instruction, texts)) == ["mypaas/shop", "?"]
-
-
-def test_labels_in_their_many_forms() -> None:
-    """Both forms of LABEL, quoted or not; a value that speaks of us is none of our business."""
-    text = b"FROM a\nLABEL b=traefik.x 'mypaas.y'=1\nLABEL traefik.z on\nLABEL c mypaas.d\n"
-    assert [each.number for each in label_faults(text)] == [2, 3]
+@pytest.mark.parametrize(
+    ("trigger", "references", "faulty"),
+    [
+        ("COPY --from=mypaas/shop / /", ["mypaas/shop"], False),
+        ("COPY\t--from=mypaas/shop / /", ["mypaas/shop"], False),
+        ("CO\\\nPY --from=mypaas/shop / /", ["mypaas/shop"], False),
+        ("ONBUILD COPY --from=mypaas/shop / /", ["mypaas/shop"], False),
+        ("COPY --fr\\om=mypaas/shop / /", [], True),
+        ("COPY --from=$X / /", [], True),
+        ('ARG X="say \\"hi\\""', [], False),
+        ("RUN make", [], False),
+    ],
+)
+def test_what_a_base_image_does(trigger: str, references: list[str], faulty: bool) -> None:
+    """Its ONBUILD instructions are read as those of a Dockerfile, within a stage."""
+    found, faults = uses_of_trigger(trigger)
+    assert [use.reference for use in found] == references
+    assert bool(faults) == faulty
 
 
 DECOYS = {
@@ -111,13 +119,69 @@ def test_a_reading_does_not_vouch_for_another(decoy: str) -> None:
 
 
 def test_numbers() -> None:
-    """``--from`` may name an earlier stage by its number; FROM names an image's id by it."""
-    assert [use.reference for use in uses(b"ARG B=7\nFROM ${B}9\n")[0]] == ["79"]
-    copies = b"FROM a\nFROM b\nCOPY --from=0 / /\nCOPY --from=1 / /\nCOPY --from=7 / /\n"
-    assert [use.reference for use in uses(copies)[0]] == ["a", "b", "1", "7"]
+    """COPY names stages by numbers, and never an image; FROM and mounts do the opposite."""
+    assert named("ARG B=7\nFROM ${B}9\n") == ["79"]
+    copies = "FROM a\nFROM b\nCOPY --from=0 / /\nCOPY --from=7 / /\n"
+    assert named(copies) == ["a", "b"]
+    assert named("FROM a\nRUN --mount=from=0,target=/x true\n") == ["a", "0"]
 
 
 def test_stages_have_names_of_stages() -> None:
     """No stage hides a service's image by having its name."""
     found, _ = uses(b"FROM busybox AS ns/b:v2\nFROM ns/b:v2\n")
     assert [use.reference for use in found] == ["busybox", "ns/b:v2"]
+
+
+def test_a_stage_is_none_before_the_next() -> None:
+    """A stage that copies from its own name copies from the image of that name."""
+    text = "FROM a AS beef\nCOPY --from=beef / /\nFROM beef\nCOPY --from=beef / /\n"
+    assert named(text) == ["a", "beef"]
+
+
+@pytest.mark.parametrize("stage", ["beefzz", "beef-amd64"])
+def test_variables_of_the_platform(stage: str) -> None:
+    """They are empty to the classic builder, which then takes no stage but an image."""
+    found, _ = uses(f"FROM a AS {stage}\nFROM beef$TARGETARCH\n".encode())
+    assert [(use.reference, use.quoted) for use in found] == [("a", False), ("beef", True)]
+
+
+THEIRS = "mypaas/shop:v1"
+COPIED = f"={THEIRS} /secret /stolen\n"
+HIDDEN = {
+    "an escape in a flag": "FROM x\nCOPY --fr\\om" + COPIED,
+    "quotes in a flag": 'FROM x\nCOPY --"from"' + COPIED,
+    "an escape in a mount": f"FROM x\nRUN --mount=type=bind,fr\\om={THEIRS},target=/m true\n",
+    "a byte that is a blank": "FROM x\nCOPY --chown=0\u00e0--from" + COPIED,
+    "another": "FROM x\nCOPY --chown=0\u00c5--from" + COPIED,
+    "such a byte behind a platform": f"FROM --platform=linux\u00a0--x={THEIRS} {THEIRS}\n",
+    "such a blank before FROM": f"FROM x\n\u2003FROM {THEIRS}\n",
+    "an escape before AS": f"FROM {THEIRS}\\ AS b\n",
+    "a platform that is set": f"FROM x AS y\nFROM ${{TARGETARCH:+{THEIRS}}}\n",
+    "a platform that is not": f"FROM x AS y\nFROM ${{TARGETARCH:-{THEIRS}}}\n",
+    "the end of a heredoc": f'FROM x\nRUN : <<"FROM {THEIRS}"\nFROM {THEIRS}\n',
+    "the end of another heredoc": f"FROM x\nRUN : <<E\nFROM x AS y\n\tE\nFROM {THEIRS}\nE\n",
+    "a comment that is none": f"FROM x\nRUN true \\\n\x1c# x\nFROM {THEIRS}\n",
+    "a separator in an ARG": f"ARG X=a\x1cB=x\nFROM ${{B:-{THEIRS}}}\n",
+    "quotes around a name": f'ARG BASE=x\nARG "BASE"={THEIRS}\nFROM $BASE\n',
+    "a variable used at once": "ARG A=x B=${A:-mypaas/}shop\nFROM $B\n",
+    "a backslash that escapes nothing": (
+        '# escape=`\nARG A="\\" B=mypaas/shop C=""\nFROM ${B:-x}\n'
+    ),
+    "a backtick that escapes": f'# escape=`\nARG A="`" B=x C="\nFROM ${{B:-{THEIRS}}}\n',
+    "a letter after a name": 'ARG A="$Bä"\nFROM mypaas${A:+x}/shop\n',
+    "a variable of no value": "ARG X\nFROM ${X+mypaas/}shop\n",
+    "a variable that the server sets": (
+        "ARG BUILDKIT_CACHE_MOUNT_NS=\nFROM ${BUILDKIT_CACHE_MOUNT_NS:+mypaas/}shop\n"
+    ),
+    "a variable that the client sets": "ARG http_proxy=\nFROM ${http_proxy:+mypaas/}shop\n",
+    "quotes within quotes": "ARG A=\"''\"\nFROM mypaas${A:-x}/shop\n",
+    "JSON after a hashbang": '#!/bin/sh\n{"syntax": "evil/frontend"}\n',
+}
+
+
+@pytest.mark.parametrize("way", HIDDEN)
+def test_what_is_hidden(way: str) -> None:
+    """No spelling that some builder takes brings in the image of another service."""
+    found, faults = uses(HIDDEN[way].encode())
+    rules = ImageRules("mypaas")
+    assert faults or any(fault_of(use.reference, APP, rules) for use in found)

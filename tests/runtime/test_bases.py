@@ -24,7 +24,7 @@ def victim(bench: Bench) -> str:
 def trap(victim: str, registry: str) -> Iterator[str]:
     """A base image of a registry, not on this host, that copies from the victim's."""
     name = f"{registry}/{unique('trap')}:1"
-    text = f"FROM {BASE}\nONBUILD COPY --from={victim} /code /stolen\n"
+    text = f"FROM {BASE}\nONBUILD COPY\t--from={victim} /code /stolen\n"
     engine.docker("build", "-t", name, "-", stdin=text.encode())
     engine.docker("push", name)
     engine.docker("rmi", name)
