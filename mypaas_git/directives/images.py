@@ -106,7 +106,7 @@ class _Reading:
 
     def _from(self, each: Instruction) -> Iterator[Use]:
         flags, rest = split_flags(each.rest)
-        parts = rest.split()
+        parts = re.findall("[^ ]+", rest)  # no blank but a space parts these
         if len(parts) != 1 and (len(parts) != 3 or parts[1].upper() != "AS"):
             return  # no builder takes it, as in a heredoc of SQL
         if _PLAIN.fullmatch(parts[0]) and not _REFERENCE.fullmatch(parts[0]):

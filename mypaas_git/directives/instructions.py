@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from mypaas_git.directives.lexer import Fault
 
-_SETTING = re.compile(r"\s*(?:#|//)\s*([a-zA-Z][a-zA-Z0-9]*)\s*=\s*(.+?)\s*")
+_SETTING = re.compile(r"\s*(?:#|//)\s*([a-zA-Z][a-zA-Z0-9]*)\s*=\s*(\S(?:.*\S)?)\s*")
 _CONTROL = re.compile(r"[\0-\x08\x0b-\x1f\x7f]")
 _ODD_BLANK = re.compile(r"[ \t]*([^\S \t])")
 _FLAG = re.compile(
@@ -114,11 +114,6 @@ def triggered(each: Instruction) -> Instruction:
     return _instruction(each.rest, each.number) if each.word == "ONBUILD" else each
 
 
-def words(text: str) -> list[str]:
-    """``text`` split at blanks that no quotes hold; quotes and escapes are left in."""
-    return re.findall(r"""(?:\\.|"(?:\\.|[^"\\])*"|'[^']*'|[^\s])+""", text, re.DOTALL)
-
-
 def split_flags(rest: str) -> tuple[list[Flag], str]:
     """The flags that an instruction begins with, and its arguments. Raises Unreadable."""
     found: list[Flag] = []
@@ -132,7 +127,7 @@ def split_flags(rest: str) -> tuple[list[Flag], str]:
                 "--name=value without escapes"
             )
         found.append(Flag(match["name"], re.sub(r"[\"']", "", match["value"] or "")))
-        rest = rest[match.end() :].lstrip(" \t")
+        rest = rest[match.end() :].lstrip()
     return found, rest
 
 
@@ -146,8 +141,9 @@ def _lines(text: str) -> list[str]:
 
 
 def _instruction(line: str, number: int) -> Instruction:
-    word, _, rest = line.strip(" \t").replace("\t", " ").partition(" ")
-    return Instruction(number, word.upper(), rest.strip(" "))
+    # Builders strip every blank of Unicode, and then split at spaces and tabs alone.
+    word, _, rest = line.strip().replace("\t", " ").partition(" ")
+    return Instruction(number, word.upper(), rest.strip())
 
 
 def _read(

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from mypaas_git.directives.instructions import Instruction, readings, triggered, words
+from mypaas_git.directives.instructions import Instruction, readings, triggered
 from mypaas_git.directives.lexer import Fault
+
+_WORD = re.compile(r"""(?:\\.|"(?:\\.|[^"\\])*"|'[^']*'|[^\s])+""", re.DOTALL)
 
 
 def label_faults(dockerfile: bytes) -> list[Fault]:
@@ -33,7 +35,7 @@ def is_reserved_label(key: str) -> bool:
 def _keys(each: Instruction) -> Iterator[str]:
     if each.word != "LABEL":
         return
-    found = words(each.rest)
+    found = _WORD.findall(each.rest)
     if found and "=" not in found[0]:
         yield re.sub(r"[\"'\\]", "", found[0])
         return

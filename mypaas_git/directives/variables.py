@@ -32,8 +32,8 @@ class Variables:
 
     def declare(self, rest: str) -> None:
         """Take what follows ARG. Raises Unreadable."""
-        found = re.findall(_ARG, rest)
-        if not re.fullmatch(f"({_ARG})*", rest) or (len(found) > 1 and "$" in rest):
+        found = re.findall(_ARG, rest) if re.fullmatch(f"({_ARG})*", rest) else []
+        if not found or (len(found) > 1 and "$" in rest):
             raise Unreadable(
                 "it can be read in more than one way; give each ARG above FROM a line of its "
                 "own, as ARG NAME=value or ARG NAME, without escapes"

@@ -79,14 +79,12 @@ class Bases:
 
     def _trigger_faults(
         self, base: str, data: dict[str, Any], service: ServiceName
-    ) -> Iterator[str | None]:
+    ) -> Iterator[str]:
         for trigger in data["Config"].get("OnBuild") or []:
-            used, faults = uses_of_trigger(trigger)
-            said = [fault.message for fault in faults]
-            for use in used:
-                data_of_it = self._engine.image(use.reference)
-                said += filter(None, [self._fault(use.reference, data_of_it, service)])
-            for fault in said:
+            used, unreadable = uses_of_trigger(trigger)
+            names = [use.reference for use in used]
+            taken = [self._fault(each, self._engine.image(each), service) for each in names]
+            for fault in filter(None, [*(each.message for each in unreadable), *taken]):
                 yield f"the base image {base!a} has an ONBUILD instruction: {fault}"
 
     def _pull(self, use: Use, job: Job) -> None:

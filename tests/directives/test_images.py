@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from mypaas_git.directives.images import (
@@ -154,7 +156,12 @@ HIDDEN = {
     "a byte that is a blank": "FROM x\nCOPY --chown=0\u00e0--from" + COPIED,
     "another": "FROM x\nCOPY --chown=0\u00c5--from" + COPIED,
     "such a byte behind a platform": f"FROM --platform=linux\u00a0--x={THEIRS} {THEIRS}\n",
+    "a blank before an image": f"FROM \u00a0 {THEIRS}\n",
+    "a blank behind an image": f"FROM {THEIRS} \u2003\n",
+    "a blank between a platform and an image": f"FROM --platform=linux/amd64 \u00a0 {THEIRS}\n",
+    "a blank before what is triggered": "FROM x\nONBUILD \u0085COPY --from" + COPIED,
     "such a blank before FROM": f"FROM x\n\u2003FROM {THEIRS}\n",
+    "a blank that parts nothing": f"ARG B={THEIRS}\nFROM ${{B:-a\u2003b}}\n",
     "an escape before AS": f"FROM {THEIRS}\\ AS b\n",
     "a platform that is set": f"FROM x AS y\nFROM ${{TARGETARCH:+{THEIRS}}}\n",
     "a platform that is not": f"FROM x AS y\nFROM ${{TARGETARCH:-{THEIRS}}}\n",
@@ -185,3 +192,11 @@ def test_what_is_hidden(way: str) -> None:
     found, faults = uses(HIDDEN[way].encode())
     rules = ImageRules("mypaas")
     assert faults or any(fault_of(use.reference, APP, rules) for use in found)
+
+
+@pytest.mark.parametrize("line", ["# a=x" + " " * 60000 + "y", "ARG " + "A" * 60000 + "'"])
+def test_a_long_line_takes_no_long_time(line: str) -> None:
+    """The server reads whatever is pushed: the work grows with the length, not its square."""
+    before = time.process_time()
+    uses((line + "\n").encode() * 16 + b"FROM x\n")
+    assert time.process_time() - before < 20
