@@ -10,11 +10,12 @@ import click
 from mypaas_git.access.policy import Verb
 from mypaas_git.cli.command import Command, Group
 from mypaas_git.cli.context import SERVICE, Context, pass_context
+from mypaas_git.cli.kept import kept_service
 from mypaas_git.config.dotenv import parse_dotenv, parse_key, render_dotenv
 from mypaas_git.config.store import MAX_TOTAL
-from mypaas_git.errors import ServiceMissing, UsageError, VariableMissing
+from mypaas_git.errors import UsageError, VariableMissing
 from mypaas_git.ledger.model import Release, Wanted
-from mypaas_git.names import ServiceName
+from mypaas_git.names import ServiceName, VariableName
 
 NO_RESTART = click.option(
     "--no-restart", is_flag=True, help="Keep it for the next push, redeploy or config set."
@@ -46,15 +47,16 @@ def config() -> None:
 @pass_context
 def list_config(context: Context, service: ServiceName, as_json: bool) -> None:
     """List the variables of SERVICE by name; `config get` shows a value."""
+    kept_service(context, service)
     found = list(_variables(context, service))
-    if not found and not context.app.ledger.releases(service):
-        raise ServiceMissing(f"there is no service '{service}'; see: mypaas services")
     if as_json:
         context.json([{"key": v.key, "source": v.source, "live": v.live} for v in found])
     elif not found:
         context.note(f"{service} has no variable; set one: mypaas config set {service} KEY=…")
     else:
         context.table([(v.key, v.source, "" if v.live else _pending(v)) for v in found])
+        if context.app.ledger.live_release(service) is None:
+            context.note(_waiting(context, service))
 
 
 @config.command("get", cls=Command, verb=Verb.CONFIG_READ)
@@ -100,11 +102,9 @@ def set_config(
             changes.update(parse_dotenv(_input(context)))
         else:
             key, equals, value = word.partition("=")
-            where = f"word {place} behind the service"
-            name = parse_key(key if equals else "", where)
-            changes[name] = value
+            changes[_key(key if equals else "", place)] = value
     if not changes:
-        raise UsageError("there is no KEY=VALUE on standard input")
+        raise UsageError("there is no KEY=VALUE on standard input, one a line")
     _change(context, service, changes, restart=not no_restart)
 
 
@@ -119,11 +119,16 @@ def unset(
     """Take variables of SERVICE away, which restarts without them as one new release."""
     stored = context.app.variables.read(service)
     for place, key in enumerate(keys, 1):
-        if parse_key(key, f"word {place} behind the service") not in stored:
+        if _key(key, place) not in stored:
             context.note(f"{key} was not set by mypaas config")
     changes: dict[str, str | None] = {key: None for key in keys if key in stored}
     if changes:
         _change(context, service, changes, restart=not no_restart)
+
+
+def _key(text: str, place: int) -> VariableName:
+    """The name of a variable, from the word number ``place`` behind the service."""
+    return parse_key(text, f"word {place} behind the service")
 
 
 def _change(
@@ -141,12 +146,21 @@ def _effect(context: Context, service: ServiceName) -> str:
     """What becomes of variables that no release was made for."""
     standing = context.app.ledger.standing(service)
     if standing.live is None:
-        return "; it counts from its first deploy"
+        return f"; {_waiting(context, service)}"
     if all(each.live for each in _variables(context, service)):
         return f"; {standing.live.label} has it already"
     if standing.wanted is Wanted.STOPPED:
         return f" for its next push or redeploy; {standing.live.label} is stopped"
     return " for its next push, redeploy or config set"
+
+
+def _waiting(context: Context, service: ServiceName) -> str:
+    """Where variables go of a service of which nothing is live; a name may be mistyped."""
+    ledger = context.app.ledger
+    if not ledger.releases(service):
+        return f"kept for the first push of {service}: no service of that name is deployed yet"
+    removed = ", which was removed" if ledger.wanted(service).gone else ""
+    return f"kept for the next push of {service}{removed}"
 
 
 def _variables(context: Context, service: ServiceName) -> Iterator[Variable]:

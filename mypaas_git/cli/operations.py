@@ -14,6 +14,7 @@ from mypaas_git.cli.context import (
     pass_context,
     told_already,
 )
+from mypaas_git.cli.kept import kept, kept_service
 from mypaas_git.errors import UsageError
 from mypaas_git.names import ServiceName
 
@@ -62,8 +63,7 @@ def stop(context: Context, service: ServiceName) -> None:
     """Stop SERVICE until it is started or pushed to; visitors get a 503."""
     known_service(context, service)
     with context.asking() as asker:
-        live = context.app.operations.stop(service, asker)
-        asker.progress.done(f"{service} {live.label} is stopped")
+        context.app.operations.stop(service, asker)
 
 
 @click.command("start", cls=Command, verb=Verb.START)
@@ -73,23 +73,32 @@ def start(context: Context, service: ServiceName) -> None:
     """Start SERVICE again, and return when it is healthy."""
     known_service(context, service)
     with context.asking() as asker:
-        live = context.app.operations.start(service, asker)
-        asker.progress.done(f"{service} {live.label} runs")
+        context.app.operations.start(service, asker)
 
 
 @click.command("remove", cls=Command, verb=Verb.REMOVE)
 @click.argument("service", type=SERVICE)
 @click.option("--yes", is_flag=True, help="Really.")
-@click.option("--with-repo", is_flag=True, help="The repository, logs and history as well.")
+@click.option(
+    "--with-repo", is_flag=True, help="The repository, variables, logs and history as well."
+)
 @pass_context
 def remove(context: Context, service: ServiceName, yes: bool, with_repo: bool) -> None:
-    """Remove SERVICE: its containers, images and routes. Volumes are never removed."""
-    known_service(context, service)
+    """Remove SERVICE: its containers, images and routes. Volumes are never removed.
+
+    What is kept of a removed one goes with --with-repo, at once or later.
+    """
+    kept_service(context, service)
     if with_repo:
         context.detail["with"] = "repository"
     if not yes:
         raise UsageError(f"this ends {service}; say --yes if you mean it")
+    if not with_repo and not context.app.ledger.has(service):
+        words = " and ".join(kept(context, service))
+        context.note(f"nothing of {service} is deployed; --with-repo removes its {words}")
+        return
     with context.asking() as asker:
         context.app.operations.remove(service, asker, with_repository=with_repo)
-        left = "its volumes stay" if with_repo else "its repository and volumes stay"
-        asker.progress.done(f"{service} is removed; {left}")
+        left = "repository, variables and volumes stay; a push deploys it again"
+        left = "volumes stay" if with_repo else left
+        asker.progress.done(f"{service} is removed; its {left}")

@@ -106,8 +106,8 @@ def parse_key(text: str, where: str) -> VariableName:
         if re.fullmatch(r"MYPAAS_[A-Za-z0-9_]*", text):
             raise UsageError(f"{where}: {error.message}") from None
         raise UsageError(
-            f"{where} is not KEY=value: a variable's name is made of letters, digits and '_', "
-            "no digit first"
+            f"{where} is not KEY=value, as in LOG_LEVEL=debug: a name of letters, digits and "
+            "'_', no digit first, then '=', then the value"
         ) from None
 
 

@@ -82,7 +82,7 @@ VERBS = {
 NOT_COMMANDS = {"push", "fetch", "audit --service"}
 SHELL_ONLY = {
     *("push", "server init", "server start", "server deploy", "server doctor"),
-    *("server retire", "server post-receive"),
+    *("server retire", "server post-receive", "server uninstall"),
 }
 
 LINES = {
