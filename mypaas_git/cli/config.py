@@ -15,7 +15,7 @@ from mypaas_git.config.dotenv import parse_dotenv, parse_key, render_dotenv
 from mypaas_git.config.store import MAX_TOTAL
 from mypaas_git.errors import UsageError, VariableMissing
 from mypaas_git.ledger.model import Release, Wanted
-from mypaas_git.names import ServiceName, VariableName
+from mypaas_git.names import ServiceName
 
 NO_RESTART = click.option(
     "--no-restart", is_flag=True, help="Keep it for the next push, redeploy or config set."
@@ -102,7 +102,7 @@ def set_config(
             changes.update(parse_dotenv(_input(context)))
         else:
             key, equals, value = word.partition("=")
-            changes[_key(key if equals else "", place)] = value
+            changes[parse_key(key if equals else "", _where(place))] = value
     if not changes:
         raise UsageError("there is no KEY=VALUE on standard input, one a line")
     _change(context, service, changes, restart=not no_restart)
@@ -119,16 +119,15 @@ def unset(
     """Take variables of SERVICE away, which restarts without them as one new release."""
     stored = context.app.variables.read(service)
     for place, key in enumerate(keys, 1):
-        if _key(key, place) not in stored:
+        if parse_key(key, _where(place), "a variable's name") not in stored:
             context.note(f"{key} was not set by mypaas config")
     changes: dict[str, str | None] = {key: None for key in keys if key in stored}
     if changes:
         _change(context, service, changes, restart=not no_restart)
 
 
-def _key(text: str, place: int) -> VariableName:
-    """The name of a variable, from the word number ``place`` behind the service."""
-    return parse_key(text, f"word {place} behind the service")
+def _where(place: int) -> str:
+    return f"word {place} behind the service"
 
 
 def _change(
