@@ -88,10 +88,13 @@ class Operations:
             return self._again(live, Action.RESTART, asker)
 
     def redeploy(self, service: ServiceName, asker: Asker) -> Release:
-        """Build and deploy the live commit afresh, with the variables of today."""
-        live = self._live(service, asker.identity)
+        """Build and deploy the live commit afresh, with the variables of today.
+
+        Of a removed service that is the commit which was live last.
+        """
+        last = self._last(service, asker.identity)
         with self._repositories.open(service) as repository:
-            update = RefUpdate(f"refs/heads/{live.branch}", live.commit, live.commit)
+            update = RefUpdate(f"refs/heads/{last.branch}", last.commit, last.commit)
             push = Push(
                 repository,
                 update,
@@ -204,11 +207,12 @@ class Operations:
 
     def _live(self, service: ServiceName, identity: Identity) -> Release:
         """What is live; whose key is for some branches must be allowed to push its branch."""
-        live = self._ledger.live_release(service)
-        if live is None:
-            raise ServiceMissing(f"nothing of {service} is live: push to it first")
-        allow_ref(identity, f"refs/heads/{live.branch}")
-        return live
+        return _allowed(self._ledger.live_release(service), service, identity)
+
+    def _last(self, service: ServiceName, identity: Identity) -> Release:
+        """As :meth:`_live`, or what was live when the service was removed."""
+        served = (each for each in self._ledger.releases(service) if each.served)
+        return _allowed(next(served, None), service, identity)
 
     def _target(self, live: Release, number: int | None) -> Release:
         """The release to roll back to."""
@@ -306,6 +310,13 @@ class Operations:
                 settle(repository, release)
         except MypaasError as error:
             progress.warning(f"{release.branch} was not moved: {error.message}")
+
+
+def _allowed(release: Release | None, service: ServiceName, identity: Identity) -> Release:
+    if release is None:
+        raise ServiceMissing(f"nothing of {service} is live: push to it first")
+    allow_ref(identity, f"refs/heads/{release.branch}")
+    return release
 
 
 def _origin(release: Release, releases: Sequence[Release]) -> Release:

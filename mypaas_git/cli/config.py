@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -157,7 +158,12 @@ def _waiting(context: Context, service: ServiceName) -> str:
     """Where variables go of a service of which nothing is live; a name may be mistyped."""
     ledger = context.app.ledger
     if not ledger.releases(service):
-        return f"kept for the first push of {service}: no service of that name is deployed yet"
+        near = difflib.get_close_matches(service, ledger.services(), 1, 0.8)
+        hint = f"; is it '{near[0]}'?" if near else ""
+        return (
+            f"kept for the first push of {service}: no service of that name is deployed yet"
+            f"{hint}"
+        )
     removed = ", which was removed" if ledger.wanted(service).gone else ""
     return f"kept for the next push of {service}{removed}"
 

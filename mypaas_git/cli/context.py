@@ -215,7 +215,9 @@ def known_service(context: Context, service: ServiceName) -> ServiceName:
     if context.app.ledger.has(service):
         return service
     if context.app.ledger.releases(service):
-        raise ServiceMissing(f"{service} was removed; a push to it deploys it again")
+        raise ServiceMissing(
+            f"{service} was removed; a push deploys it again, or: mypaas redeploy {service}"
+        )
     raise ServiceMissing(f"there is no service '{service}'; see: mypaas services")
 
 

@@ -27,6 +27,11 @@ def kept_service(context: Context, service: ServiceName) -> ServiceName:
     return service
 
 
+def how_back(service: ServiceName) -> str:
+    """What deploys a removed service again, with the same commit or with another."""
+    return f"a push deploys it again, or: mypaas redeploy {service}"
+
+
 def listed(context: Context, *, everything: bool = False) -> list[ServiceName]:
     """The services that whoever asks may know of, sorted.
 

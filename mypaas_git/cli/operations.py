@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from mypaas_git.access.policy import Verb
+from mypaas_git.access.policy import Verb, allow
 from mypaas_git.cli.command import Command
 from mypaas_git.cli.context import (
     RELEASE,
@@ -14,7 +14,7 @@ from mypaas_git.cli.context import (
     pass_context,
     told_already,
 )
-from mypaas_git.cli.kept import kept, kept_service
+from mypaas_git.cli.kept import how_back, kept, kept_service
 from mypaas_git.errors import UsageError
 from mypaas_git.names import ServiceName
 
@@ -37,8 +37,13 @@ def rollback(context: Context, service: ServiceName, release: int | None) -> Non
 @click.argument("service", type=SERVICE)
 @pass_context
 def redeploy(context: Context, service: ServiceName) -> None:
-    """Build and deploy the live commit of SERVICE afresh, with the variables of today."""
-    known_service(context, service)
+    """Build and deploy the live commit of SERVICE afresh, with the variables of today.
+
+    A removed SERVICE comes back with the commit that was live last.
+    """
+    kept_service(context, service)
+    if not context.app.ledger.has(service):  # as for a push that would bring it back
+        allow(context.identity, Verb.CREATE, service, create=context.app.may_create())
     with context.asking() as asker, told_already():
         context.tell_release(context.app.operations.redeploy(service, asker))
 
@@ -94,11 +99,13 @@ def remove(context: Context, service: ServiceName, yes: bool, with_repo: bool) -
     if not yes:
         raise UsageError(f"this ends {service}; say --yes if you mean it")
     if not with_repo and not context.app.ledger.has(service):
-        words = " and ".join(kept(context, service))
-        context.note(f"nothing of {service} is deployed; --with-repo removes its {words}")
+        words = ", ".join(kept(context, service))
+        context.note(
+            f"nothing of {service} is deployed; --with-repo removes what is kept: {words}"
+        )
         return
     with context.asking() as asker:
         context.app.operations.remove(service, asker, with_repository=with_repo)
-        left = "repository, variables and volumes stay; a push deploys it again"
+        left = f"repository, variables and volumes stay; {how_back(service)}"
         left = "volumes stay" if with_repo else left
         asker.progress.done(f"{service} is removed; its {left}")

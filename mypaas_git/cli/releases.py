@@ -9,7 +9,7 @@ import click
 from mypaas_git.access.policy import Verb
 from mypaas_git.cli.command import Command, Group
 from mypaas_git.cli.context import RELEASE, SERVICE, Context, pass_context
-from mypaas_git.cli.kept import kept_service
+from mypaas_git.cli.kept import how_back, kept_service
 from mypaas_git.cli.services import when
 from mypaas_git.errors import ReleaseMissing
 from mypaas_git.ledger.model import Release, State
@@ -50,7 +50,7 @@ def list_releases(context: Context, service: ServiceName, as_json: bool) -> None
     else:
         context.table([_row(each) for each in found])
         if context.app.ledger.wanted(service).gone:
-            context.note(f"{service} is removed; a push deploys it again")
+            context.note(f"{service} is removed; {how_back(service)}")
 
 
 @releases.command("output", cls=Command, verb=Verb.OUTPUT)

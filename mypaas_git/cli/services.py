@@ -11,7 +11,7 @@ import click
 from mypaas_git.access.policy import Verb
 from mypaas_git.cli.command import Command
 from mypaas_git.cli.context import SERVICE, Context, pass_context
-from mypaas_git.cli.kept import kept, kept_service, listed
+from mypaas_git.cli.kept import how_back, kept, kept_service, listed
 from mypaas_git.deploy.plan import replica_names
 from mypaas_git.errors import EngineDown, RouterDown
 from mypaas_git.ledger.model import Release, State, Wanted
@@ -33,7 +33,9 @@ def services(context: Context, everything: bool, as_json: bool) -> None:
     if as_json:
         context.json(found)
     elif not found:
-        context.note("no service yet; push one: git push mypaas main")
+        removed = listed(context, everything=True)
+        hint = "; removed ones: mypaas services --all" if removed else ""
+        context.note(f"no service yet; push one: git push mypaas main{hint}")
     else:
         context.table(
             [
@@ -72,7 +74,7 @@ def status(context: Context, service: ServiceName, as_json: bool) -> None:
         context.say(clean(f"last attempt {last['release']} failed: {why}"))
     if found["health"] == REMOVED:
         context.note(
-            f"a push deploys {service} again; to remove what is kept: "
+            f"{how_back(service)}; what is kept is removed by: "
             f"mypaas remove {service} --yes --with-repo"
         )
 

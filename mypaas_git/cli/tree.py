@@ -65,7 +65,9 @@ def run(group: Group, argv: Sequence[str], context: Context) -> int:
         return 2
     except click.UsageError as error:
         where = error.ctx.command_path if error.ctx else "mypaas"
-        context.note(f"mypaas: {clean(error.format_message())} See: {where} --help")
+        said = clean(error.format_message())
+        end = "" if said.endswith((".", "?")) else "."
+        context.note(f"mypaas: {said}{end} See: {where} --help")
         return 2
     except click.Abort:
         context.note("mypaas: interrupted")

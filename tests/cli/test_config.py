@@ -253,7 +253,7 @@ def test_variables_before_the_first_push(paas: Paas, tmp_path: Path) -> None:
     finally:
         paas.ssh("keys", "remove", "bob")
     kept = ok(paas.ssh("remove", name, "--yes"))
-    assert "--with-repo removes its variables" in kept.stderr
+    assert "--with-repo removes what is kept: variables" in kept.stderr
     ok(paas.ssh("remove", name, "--yes", "--with-repo"))
     assert paas.ssh("config", "list", name).returncode == 1
     assert name not in paas.ssh("services", "--all").stdout

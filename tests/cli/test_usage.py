@@ -115,7 +115,8 @@ def test_every_command(home: Path, tmp_path: Path, words: str, command: click.Co
     [
         ("nosuch", "No such command 'nosuch'"),
         ("keys", "a command is missing: add, list, remove"),
-        ("keys nosuch", "No such command 'nosuch'"),
+        ("keys nosuch", "No such command 'nosuch'. See: mypaas keys --help"),
+        ("releases x v3", "extra argument (v3). See: mypaas releases list --help"),
         ("rollback x latest", "'latest' is not the name of a release; they look like v13"),
         ("rollback x v0", "'v0' is not the name of a release"),
         ("releases output x v", "'v' is not the name of a release"),

@@ -249,17 +249,24 @@ def test_a_removed_service_is_no_dead_end(paas: Paas, tmp_path: Path) -> None:
     assert (told["health"], told["kept"]) == ("removed", ["history", "repository"])
     history = paas.ssh("releases", name)
     assert "v1" in history.stdout
-    assert f"{name} is removed; a push deploys it again" in history.stderr
+    assert f"{name} is removed; a push deploys it again, or: mypaas redeploy" in history.stderr
     assert f"{name} v1 is live" in paas.ssh("releases", "output", name).stdout
     assert name in paas.ssh("services", "--all").stdout
     assert name not in paas.ssh("services").stdout
     for verb in ("rollback", "restart", "logs"):
         done = paas.ssh(verb, name)
         assert done.returncode == 1
-        assert f"{name} was removed; a push to it deploys it again" in done.stderr
+        assert f"{name} was removed; a push deploys it again" in done.stderr
     again = paas.ssh("remove", name, "--yes")
     assert again.returncode == 0
-    assert "--with-repo removes its history and repository" in again.stderr
+    assert "--with-repo removes what is kept: history, repository" in again.stderr
+    assert "Everything up-to-date" in paas.push(app, name).stderr, (
+        "so that a push is no way back"
+    )
+    done = paas.ssh("redeploy", name)
+    assert done.returncode == 0, done.stderr
+    assert page(paas, name) == "one"
+    assert paas.ssh("remove", name, "--yes").returncode == 0
     assert "kept for the next push of" in paas.ssh("config", "set", name, "A=1").stderr
     done = paas.ssh("remove", name, "--yes", "--with-repo")
     assert done.returncode == 0, done.stderr
