@@ -232,10 +232,11 @@ class Operations:
         for release in releases:
             if release.served and release.number < first.number and not release.runs_like(live):
                 return release
-        what = live.label if first is live else f"{first.label}, which {live.label} restores,"
+        if first is live:
+            raise ReleaseMissing(f"there is no release before {live.label} to roll back to")
         raise ReleaseMissing(
-            f"there is no release before {what} to roll back to; name another: "
-            f"mypaas rollback {live.service} vN"
+            f"there is no release before {first.label}, which {live.label} restores; name one "
+            f"to roll back to: mypaas rollback {live.service} vN"
         )
 
     def _keep(self, service: ServiceName, changes: Mapping[str, str | None]) -> None:

@@ -215,10 +215,18 @@ def known_service(context: Context, service: ServiceName) -> ServiceName:
     if context.app.ledger.has(service):
         return service
     if context.app.ledger.releases(service):
-        raise ServiceMissing(
-            f"{service} was removed; a push deploys it again, or: mypaas redeploy {service}"
-        )
-    raise ServiceMissing(f"there is no service '{service}'; see: mypaas services")
+        raise ServiceMissing(f"{service} was removed; {how_back(service)}")
+    raise no_service(service)
+
+
+def no_service(service: ServiceName) -> ServiceMissing:
+    """The error for a name of which there is nothing."""
+    return ServiceMissing(f"there is no service '{service}'; see: mypaas services")
+
+
+def how_back(service: ServiceName) -> str:
+    """What deploys a removed service again, with another commit or with the same."""
+    return f"a push deploys it again, or: mypaas redeploy {service}"
 
 
 def local_identity() -> Identity:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from mypaas_git.access.policy import Verb, may
-from mypaas_git.cli.context import Context
-from mypaas_git.errors import ServiceMissing
+from mypaas_git.cli.context import Context, no_service
 from mypaas_git.names import ServiceName
 
 
@@ -15,7 +14,7 @@ def kept(context: Context, service: ServiceName) -> list[str]:
         "history": bool(app.ledger.releases(service)),
         "repository": app.repositories.exists(service),
         "variables": may(context.identity, Verb.CONFIG_READ, service)
-        and service in app.variables.services(),
+        and app.variables.has(service),
     }
     return [what for what, is_there in there.items() if is_there]
 
@@ -23,13 +22,8 @@ def kept(context: Context, service: ServiceName) -> list[str]:
 def kept_service(context: Context, service: ServiceName) -> ServiceName:
     """Return ``service`` when anything of it is kept. Raises ServiceMissing."""
     if not kept(context, service):
-        raise ServiceMissing(f"there is no service '{service}'; see: mypaas services")
+        raise no_service(service)
     return service
-
-
-def how_back(service: ServiceName) -> str:
-    """What deploys a removed service again, with the same commit or with another."""
-    return f"a push deploys it again, or: mypaas redeploy {service}"
 
 
 def listed(context: Context, *, everything: bool = False) -> list[ServiceName]:
@@ -38,14 +32,13 @@ def listed(context: Context, *, everything: bool = False) -> list[ServiceName]:
     Those are what was deployed, or tried to be, and what has variables for a first push;
     with ``everything`` whatever else there is something of, such as removed ones.
     """
-    app = context.app
+    app, identity = context.app, context.identity
     wanted = app.ledger.all_services()
-    found = {name for name, want in wanted.items() if everything or not want.gone}
-    found |= {name for name in app.variables.services() if everything or name not in wanted}
+    there = {name for name, want in wanted.items() if everything or not want.gone}
     if everything:
-        found |= set(app.repositories.names())
-    return [name for name in sorted(found) if _may_know(context, name)]
-
-
-def _may_know(context: Context, service: ServiceName) -> bool:
-    return may(context.identity, Verb.STATUS, service) and bool(kept(context, service))
+        there.update(app.repositories.names())
+    found = {name for name in there if may(identity, Verb.STATUS, name)}
+    for name in app.variables.services():
+        if (everything or name not in wanted) and may(identity, Verb.CONFIG_READ, name):
+            found.add(name)
+    return sorted(found)

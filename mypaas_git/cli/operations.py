@@ -10,11 +10,12 @@ from mypaas_git.cli.context import (
     RELEASE,
     SERVICE,
     Context,
+    how_back,
     known_service,
     pass_context,
     told_already,
 )
-from mypaas_git.cli.kept import how_back, kept, kept_service
+from mypaas_git.cli.kept import kept, kept_service
 from mypaas_git.errors import UsageError
 from mypaas_git.names import ServiceName
 
@@ -106,6 +107,7 @@ def remove(context: Context, service: ServiceName, yes: bool, with_repo: bool) -
         return
     with context.asking() as asker:
         context.app.operations.remove(service, asker, with_repository=with_repo)
-        left = f"repository, variables and volumes stay; {how_back(service)}"
-        left = "volumes stay" if with_repo else left
+        left = "volumes stay"
+        if not with_repo:
+            left = f"repository, variables and volumes stay; {how_back(service)}"
         asker.progress.done(f"{service} is removed; its {left}")

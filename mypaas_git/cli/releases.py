@@ -8,8 +8,8 @@ import click
 
 from mypaas_git.access.policy import Verb
 from mypaas_git.cli.command import Command, Group
-from mypaas_git.cli.context import RELEASE, SERVICE, Context, pass_context
-from mypaas_git.cli.kept import how_back, kept_service
+from mypaas_git.cli.context import RELEASE, SERVICE, Context, how_back, pass_context
+from mypaas_git.cli.kept import kept_service
 from mypaas_git.cli.services import when
 from mypaas_git.errors import ReleaseMissing
 from mypaas_git.ledger.model import Release, State

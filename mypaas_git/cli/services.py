@@ -8,10 +8,10 @@ from typing import Any
 
 import click
 
-from mypaas_git.access.policy import Verb
+from mypaas_git.access.policy import Verb, may
 from mypaas_git.cli.command import Command
-from mypaas_git.cli.context import SERVICE, Context, pass_context
-from mypaas_git.cli.kept import how_back, kept, kept_service, listed
+from mypaas_git.cli.context import SERVICE, Context, how_back, pass_context
+from mypaas_git.cli.kept import kept, kept_service, listed
 from mypaas_git.deploy.plan import replica_names
 from mypaas_git.errors import EngineDown, RouterDown
 from mypaas_git.ledger.model import Release, State, Wanted
@@ -73,10 +73,9 @@ def status(context: Context, service: ServiceName, as_json: bool) -> None:
         why = f"{last['reason']}: {last['message']}"
         context.say(clean(f"last attempt {last['release']} failed: {why}"))
     if found["health"] == REMOVED:
-        context.note(
-            f"{how_back(service)}; what is kept is removed by: "
-            f"mypaas remove {service} --yes --with-repo"
-        )
+        context.note(how_back(service))
+        if may(context.identity, Verb.REMOVE, service):
+            context.note(f"what is kept goes with: mypaas remove {service} --yes --with-repo")
 
 
 def summary(context: Context, service: ServiceName) -> dict[str, Any]:

@@ -35,6 +35,10 @@ class ConfigStore:
                 found.append(ServiceName.parse(path.stem))
         return found
 
+    def has(self, service: ServiceName) -> bool:
+        """Whether anything is set for ``service``."""
+        return self._path(service).exists()
+
     def read(self, service: str) -> dict[str, str]:
         """What was set for ``service``."""
         path = self._path(service)

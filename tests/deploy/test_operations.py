@@ -74,7 +74,7 @@ def test_rollbacks_in_a_row_go_further_back(paas: Paas, tmp_path: Path) -> None:
         assert paas.ssh("restart", name).returncode == 0, "which makes no difference"
     done = paas.ssh("rollback", name)
     assert done.returncode == 1
-    assert "no release before v1, which v7 restores, to roll back to; name" in done.stderr
+    assert "no release before v1, which v7 restores; name one" in done.stderr
     assert page(paas, name) == "one"
     assert paas.ssh("rollback", name, "v3").returncode == 0
     assert paas.ssh("rollback", name).returncode == 0
@@ -260,9 +260,7 @@ def test_a_removed_service_is_no_dead_end(paas: Paas, tmp_path: Path) -> None:
     again = paas.ssh("remove", name, "--yes")
     assert again.returncode == 0
     assert "--with-repo removes what is kept: history, repository" in again.stderr
-    assert "Everything up-to-date" in paas.push(app, name).stderr, (
-        "so that a push is no way back"
-    )
+    assert "Everything up-to-date" in paas.push(app, name).stderr, "a push is no way back"
     done = paas.ssh("redeploy", name)
     assert done.returncode == 0, done.stderr
     assert page(paas, name) == "one"
