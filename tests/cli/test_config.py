@@ -259,14 +259,28 @@ def test_variables_before_the_first_push(paas: Paas, tmp_path: Path) -> None:
     assert name not in paas.ssh("services", "--all").stdout
 
 
-def test_no_restart_waits_for_nobody(paas: Paas, tmp_path: Path) -> None:
-    """What is kept for the next release is kept at once, whatever is being deployed."""
-    name, gate = unique("meanwhile"), paas.user_home / unique("gate")
-    gate.mkdir()
+@pytest.fixture
+def gate(paas: Paas) -> Path:
+    """A directory that containers can have; what they wait for is a file ``open`` in it."""
+    made = paas.user_home / unique("gate")
+    made.mkdir()
+    return made
+
+
+def gated(gate: Path, name: str, start: str) -> str:
+    """The Dockerfile of a page that is started by the shell command ``start``."""
     directives = (f"url=http://{name}.test", "scale=1", f"volume={gate}:/gate:ro")
-    text = web_dockerfile(*directives).rsplit("CMD", 1)[0]
-    wait = "CMD until [ -e /gate/open ]; do sleep 0.1; done; exec httpd -f -p 80 -h /www\n"
-    app = make_app(tmp_path, text + wait)
+    return f"{web_dockerfile(*directives).rsplit('CMD', 1)[0]}CMD {start}\n"
+
+
+WAIT = "until [ -e /gate/open ]; do sleep 0.1; done"
+SERVE = "exec httpd -f -p 80 -h /www"
+
+
+def test_no_restart_waits_for_nobody(paas: Paas, gate: Path, tmp_path: Path) -> None:
+    """What is kept for the next release is kept at once, whatever is being deployed."""
+    name = unique("meanwhile")
+    app = make_app(tmp_path, gated(gate, name, f"{WAIT}; {SERVE}"))
     with pushing(paas, app, name) as going:
         going.sees("Starting 1 container (v1)")
         kept = ok(paas.ssh("config", "set", name, "LATER=1", "--no-restart"))
@@ -281,16 +295,16 @@ def test_no_restart_waits_for_nobody(paas: Paas, tmp_path: Path) -> None:
     assert (env["LATER"], env["NOW"]) == ("1", "1")
 
 
-def test_only_what_failed_is_put_back(paas: Paas, tmp_path: Path) -> None:
+def test_only_what_failed_is_put_back(paas: Paas, gate: Path, tmp_path: Path) -> None:
     """What somebody else has set while a change was tried, and then failed, stays set."""
     name = unique("putback")
-    start = 'CMD [ -z "$BAD" ] || { sleep 4; exit 3; }; exec httpd -f -p 80 -h /www\n'
-    text = web_dockerfile(f"url=http://{name}.test", "scale=1").rsplit("CMD", 1)[0]
-    paas.deploy(make_app(tmp_path, text + start), name)
+    start = f'[ -z "$BAD" ] || {{ {WAIT}; exit 3; }}; {SERVE}'
+    paas.deploy(make_app(tmp_path, gated(gate, name, start)), name)
     with ThreadPoolExecutor(1) as pool:
         trying = pool.submit(paas.ssh, "config", "set", name, "BAD=1")
         wait_until(lambda: "BAD" in paas.ssh("config", "list", name).stdout, "BAD is set")
         ok(paas.ssh("config", "set", name, "GOOD=1", "--no-restart"))
+        (gate / "open").touch()
         assert trying.result().returncode == 1
     shown = json.loads(ok(paas.ssh("config", "list", name, "--json")).stdout)
     assert [each["key"] for each in shown] == ["GOOD"]
