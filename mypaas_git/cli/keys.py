@@ -152,6 +152,11 @@ def _key_text(context: Context, file: str) -> str:
     """The public key: from a file in the server's shell, over ssh from standard input only."""
     if file == "-":
         content = context.read_all(MAX_KEY_FILE)
+        if not content.strip():
+            raise KeyRefused(
+                "one public key was expected on standard input, and there is nothing: "
+                "… keys add NAME - < FILE.pub"
+            )
     elif context.identity.fingerprint:
         raise KeyRefused(
             f"over ssh the key is read from standard input: … keys add NAME - < {file}"

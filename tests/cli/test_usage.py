@@ -160,6 +160,13 @@ def test_a_bad_admin_key(home: Path, tmp_path: Path, text: str | None) -> None:
     assert not home.exists()
 
 
+def test_no_key_on_standard_input(tmp_path: Path) -> None:
+    """Whoever names no file learns where the key was looked for."""
+    code, paper = ask(tmp_path, "keys", "add", "me")
+    assert code == 1
+    assert "expected on standard input, and there is nothing: … keys add" in paper.notes
+
+
 def test_nobody_answers(tmp_path: Path) -> None:
     """``server init`` whose questions nobody answers has made nothing."""
     home = tmp_path / "home"
