@@ -226,7 +226,8 @@ class App:
     def _erase(self, service: ServiceName) -> None:
         """Remove what a service has in this home, save its rows."""
         self.repositories.remove(service)
-        self.variables.write(service, {})
+        with self.engine.locks.hold_variables():
+            self.variables.write(service, {})
         shutil.rmtree(self.engine.outputs(service), ignore_errors=True)
 
     def _secret(self, service: str, key: str) -> str | None:

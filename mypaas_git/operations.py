@@ -64,8 +64,9 @@ class Operations:
     def rollback(self, service: ServiceName, number: int | None, asker: Asker) -> Release:
         """Serve again what release ``number`` served, or what the one before the live did.
 
-        Its image, spec and variables become a new release, without a build, and the
-        branch names its commit again.
+        Of a rollback that is what was before the release that it restores, so that another
+        one goes further back. The target's image, spec and variables become a new release,
+        without a build, and the branch names its commit again.
         """
         with self._turn(service, asker):
             live = self._live(service, asker.identity)
@@ -87,10 +88,13 @@ class Operations:
             return self._again(live, Action.RESTART, asker)
 
     def redeploy(self, service: ServiceName, asker: Asker) -> Release:
-        """Build and deploy the live commit afresh, with the variables of today."""
-        live = self._live(service, asker.identity)
+        """Build and deploy the live commit afresh, with the variables of today.
+
+        Of a removed service that is the commit which was live last.
+        """
+        last = self._last(service, asker.identity)
         with self._repositories.open(service) as repository:
-            update = RefUpdate(f"refs/heads/{live.branch}", live.commit, live.commit)
+            update = RefUpdate(f"refs/heads/{last.branch}", last.commit, last.commit)
             push = Push(
                 repository,
                 update,
@@ -127,36 +131,44 @@ class Operations:
         """Set variables and, where the value is None, unset them, all in one new release.
 
         Returns the release, or None when they are kept for the next one: nothing runs, it
-        runs with them already, or ``restart`` is False. When the release does not get live,
-        they are what they were before.
+        runs with them already, or ``restart`` is False, and then nobody is waited for. When
+        the release does not get live, they are what they were before.
         """
+        if not restart:
+            self._keep(service, changes)
+            return None
         with self._turn(service, asker):
-            before = self._variables.read(service)
-            after = changed(before, changes)
-            check_variables(after)
             standing = self._ledger.standing(service)
             live = standing.live
-            if live is None or standing.wanted is not Wanted.RUNNING or not restart:
-                self._variables.write(service, after)
+            if live is None or standing.wanted is not Wanted.RUNNING:
+                self._keep(service, changes)
                 return None
-            env = self._hook.env_of(live.spec, after)
-            self._variables.write(service, after)
+            with self._engine.locks.hold_variables():
+                before = self._variables.read(service)
+                after = changed(before, changes)
+                check_variables(after)
+                env = self._hook.env_of(live.spec, after)
+                self._variables.write(service, after)
             if env == live.env:
                 return None
-            asker.progress.step(f"Restarting {service} {live.label} with {', '.join(changes)}")
+            asker.progress.step(f"Restarting {service} {live.label} {_in_words(changes)}")
             try:
                 return self._again(live, Action.CONFIG, asker, env)
             except BaseException:
-                self._put_back(service, before, asker.progress)
+                self._put_back(service, before, changes, asker.progress)
                 raise
 
     def stop(self, service: ServiceName, asker: Asker) -> Release:
         """Let the containers end what they serve, and stop them until :meth:`start`."""
         with self._turn(service, asker):
             live = self._live(service, asker.identity)
+            if self._reconciler.is_already(Wanted.STOPPED, service):
+                asker.progress.done(f"{service} {live.label} is stopped already")
+                return live
             asker.progress.step(f"Stopping {service} {live.label}")
             self._ledger.want(service, Wanted.STOPPED)
             self._reconciler.reconcile(service)
+            asker.progress.done(f"{service} {live.label} is stopped")
             return live
 
     def start(self, service: ServiceName, asker: Asker) -> Release:
@@ -164,12 +176,16 @@ class Operations:
         with self._turn(service, asker):
             live = self._live(service, asker.identity)
             self._hook.check_host(live.spec, asker.identity)
+            if self._reconciler.is_already(Wanted.RUNNING, service):
+                asker.progress.done(f"{service} {live.label} runs already")
+                return live
             try:
                 self._engine.start(live, asker.progress)
             except MypaasError:
                 self._reconciler.reconcile(service)
                 raise
             self._ledger.want(service, Wanted.RUNNING)
+            asker.progress.done(f"{service} {live.label} runs")
             return live
 
     def remove(self, service: ServiceName, asker: Asker, *, with_repository: bool) -> None:
@@ -191,11 +207,12 @@ class Operations:
 
     def _live(self, service: ServiceName, identity: Identity) -> Release:
         """What is live; whose key is for some branches must be allowed to push its branch."""
-        live = self._ledger.live_release(service)
-        if live is None:
-            raise ServiceMissing(f"nothing of {service} is live: push to it first")
-        allow_ref(identity, f"refs/heads/{live.branch}")
-        return live
+        return _allowed(self._ledger.live_release(service), service, identity)
+
+    def _last(self, service: ServiceName, identity: Identity) -> Release:
+        """As :meth:`_live`, or what was live when the service was removed."""
+        served = (each for each in self._ledger.releases(service) if each.served)
+        return _allowed(next(served, None), service, identity)
 
     def _target(self, live: Release, number: int | None) -> Release:
         """The release to roll back to."""
@@ -210,16 +227,40 @@ class Operations:
 
     def _before(self, live: Release) -> Release:
         """The release before the live one, a restart of which is the same release still."""
-        for release in self._ledger.releases(live.service):
-            if release.served and release.number < live.number and not release.runs_like(live):
+        releases = self._ledger.releases(live.service)
+        first = _origin(live, releases)
+        for release in releases:
+            if release.served and release.number < first.number and not release.runs_like(live):
                 return release
-        raise ReleaseMissing(f"there is no release before {live.label} to roll back to")
+        if first is live:
+            raise ReleaseMissing(f"there is no release before {live.label} to roll back to")
+        raise ReleaseMissing(
+            f"there is no release before {first.label}, which {live.label} restores; name one "
+            f"to roll back to: mypaas rollback {live.service} vN"
+        )
+
+    def _keep(self, service: ServiceName, changes: Mapping[str, str | None]) -> None:
+        """Change what is set, for the next release."""
+        with self._engine.locks.hold_variables():
+            after = changed(self._variables.read(service), changes)
+            check_variables(after)
+            self._variables.write(service, after)
 
     def _put_back(
-        self, service: ServiceName, values: Mapping[str, str], progress: Progress
+        self,
+        service: ServiceName,
+        before: Mapping[str, str],
+        changes: Mapping[str, str | None],
+        progress: Progress,
     ) -> None:
+        """Take ``changes`` back, and nothing that somebody else has changed meanwhile."""
         try:
-            self._variables.write(service, values)
+            with self._engine.locks.hold_variables():
+                now = self._variables.read(service)
+                ours = [key for key, value in changes.items() if now.get(key) == value]
+                self._variables.write(
+                    service, changed(now, {key: before.get(key) for key in ours})
+                )
         except MypaasError as error:  # it must not hide why the release failed
             progress.warning(f"the next release takes the new variables: {error.message}")
             return
@@ -270,6 +311,30 @@ class Operations:
                 settle(repository, release)
         except MypaasError as error:
             progress.warning(f"{release.branch} was not moved: {error.message}")
+
+
+def _allowed(release: Release | None, service: ServiceName, identity: Identity) -> Release:
+    if release is None:
+        raise ServiceMissing(f"nothing of {service} is live: push to it first")
+    allow_ref(identity, f"refs/heads/{release.branch}")
+    return release
+
+
+def _origin(release: Release, releases: Sequence[Release]) -> Release:
+    """The first release that ran like ``release`` and that it restores, at whatever remove."""
+    numbered = {each.number: each for each in releases}
+    restored = numbered.get(release.restores or 0)
+    while restored is not None and restored.runs_like(release):
+        release, restored = restored, numbered.get(restored.restores or 0)
+    return release
+
+
+def _in_words(changes: Mapping[str, str | None]) -> str:
+    """``with A, B and without C``."""
+    new = ", ".join(key for key, value in changes.items() if value is not None)
+    gone = ", ".join(key for key, value in changes.items() if value is None)
+    words = (f"with {new}" if new else "", f"without {gone}" if gone else "")
+    return " and ".join(filter(None, words))
 
 
 def changed(values: Mapping[str, str], changes: Mapping[str, str | None]) -> dict[str, str]:

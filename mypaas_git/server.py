@@ -69,7 +69,7 @@ class Server:
     def __enter__(self) -> Server:
         with contextlib.ExitStack() as stack:
             stack.callback(self._app.close)
-            stack.enter_context(_alone(self._app.home.server_lock))
+            stack.enter_context(alone(self._app.home.server_lock))
             self._app.workers.start()
             revive_proxy(self._app)
             self._clear_up()
@@ -356,7 +356,7 @@ def service_of(path: str) -> ServiceName:
 
 
 @contextlib.contextmanager
-def _alone(path: Path) -> Iterator[None]:
+def alone(path: Path) -> Iterator[None]:
     """Hold the home's server lock. Raises ServerRunning (T69)."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:

@@ -33,8 +33,8 @@ def audit(context: Context, service: ServiceName | None, lines: int, as_json: bo
         context.json([{**asdict(each), "at": when(each.at)} for each in found])
     elif found:
         context.table([_row(each) for each in found])
-    else:
-        context.note("nothing is recorded yet")
+    elif lines:
+        context.note(f"nothing is recorded{f' of {service}' if service else ''} yet")
 
 
 def _row(found: Record) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import click
@@ -23,20 +24,23 @@ class _OwnHelp(click.Command):
 class Command(_OwnHelp):
     """A command that begins once the table of rights lets whoever asks do its ``verb``.
 
-    Whether it did, and how it ended, is in the audit trail.
+    Whether it did, and how it ended, is in the audit trail, unless it is a part of something
+    else that is ``recorded`` there.
 
     An argument named ``service`` is the service that it is about.
     """
 
-    def __init__(self, *args: Any, verb: Verb, **attrs: Any) -> None:
+    def __init__(self, *args: Any, verb: Verb, recorded: bool = True, **attrs: Any) -> None:
         super().__init__(*args, **attrs)
         self.verb = verb
+        self.recorded = recorded
 
     def invoke(self, ctx: click.Context) -> Any:
         context = ctx.ensure_object(Context)
-        service = ctx.params.get("service")
-        with context.audited(ctx.command_path.partition(" ")[2], service):
-            context.allow(self.verb, service)
+        context.service = ctx.params.get("service")
+        did = ctx.command_path.partition(" ")[2]
+        with context.audited(did) if self.recorded else contextlib.nullcontext():
+            context.allow(self.verb, context.service)
             return super().invoke(ctx)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -10,9 +11,10 @@ import click
 from mypaas_git.access.policy import Verb
 from mypaas_git.cli.command import Command, Group
 from mypaas_git.cli.context import SERVICE, Context, pass_context
+from mypaas_git.cli.kept import kept_service
 from mypaas_git.config.dotenv import parse_dotenv, parse_key, render_dotenv
 from mypaas_git.config.store import MAX_TOTAL
-from mypaas_git.errors import ServiceMissing, UsageError, VariableMissing
+from mypaas_git.errors import UsageError, VariableMissing
 from mypaas_git.ledger.model import Release, Wanted
 from mypaas_git.names import ServiceName
 
@@ -46,15 +48,16 @@ def config() -> None:
 @pass_context
 def list_config(context: Context, service: ServiceName, as_json: bool) -> None:
     """List the variables of SERVICE by name; `config get` shows a value."""
+    kept_service(context, service)
     found = list(_variables(context, service))
-    if not found and not context.app.ledger.releases(service):
-        raise ServiceMissing(f"there is no service '{service}'; see: mypaas services")
     if as_json:
         context.json([{"key": v.key, "source": v.source, "live": v.live} for v in found])
     elif not found:
         context.note(f"{service} has no variable; set one: mypaas config set {service} KEY=…")
     else:
         context.table([(v.key, v.source, "" if v.live else _pending(v)) for v in found])
+        if context.app.ledger.live_release(service) is None:
+            context.note(_waiting(context, service))
 
 
 @config.command("get", cls=Command, verb=Verb.CONFIG_READ)
@@ -100,11 +103,9 @@ def set_config(
             changes.update(parse_dotenv(_input(context)))
         else:
             key, equals, value = word.partition("=")
-            where = f"word {place} behind the service"
-            name = parse_key(key if equals else "", where)
-            changes[name] = value
+            changes[parse_key(key if equals else "", _where(place))] = value
     if not changes:
-        raise UsageError("there is no KEY=VALUE on standard input")
+        raise UsageError("there is no KEY=VALUE on standard input, one a line")
     _change(context, service, changes, restart=not no_restart)
 
 
@@ -119,11 +120,15 @@ def unset(
     """Take variables of SERVICE away, which restarts without them as one new release."""
     stored = context.app.variables.read(service)
     for place, key in enumerate(keys, 1):
-        if parse_key(key, f"word {place} behind the service") not in stored:
+        if parse_key(key, _where(place), "a variable's name") not in stored:
             context.note(f"{key} was not set by mypaas config")
     changes: dict[str, str | None] = {key: None for key in keys if key in stored}
     if changes:
         _change(context, service, changes, restart=not no_restart)
+
+
+def _where(place: int) -> str:
+    return f"word {place} behind the service"
 
 
 def _change(
@@ -141,12 +146,26 @@ def _effect(context: Context, service: ServiceName) -> str:
     """What becomes of variables that no release was made for."""
     standing = context.app.ledger.standing(service)
     if standing.live is None:
-        return "; it counts from its first deploy"
+        return f"; {_waiting(context, service)}"
     if all(each.live for each in _variables(context, service)):
         return f"; {standing.live.label} has it already"
     if standing.wanted is Wanted.STOPPED:
         return f" for its next push or redeploy; {standing.live.label} is stopped"
     return " for its next push, redeploy or config set"
+
+
+def _waiting(context: Context, service: ServiceName) -> str:
+    """Where variables go of a service of which nothing is live; a name may be mistyped."""
+    ledger = context.app.ledger
+    if not ledger.releases(service):
+        near = difflib.get_close_matches(service, ledger.services(), 1, 0.8)
+        hint = f"; is it '{near[0]}'?" if near else ""
+        return (
+            f"kept for the first push of {service}: no service of that name is deployed yet"
+            f"{hint}"
+        )
+    removed = ", which was removed" if ledger.wanted(service).gone else ""
+    return f"kept for the next push of {service}{removed}"
 
 
 def _variables(context: Context, service: ServiceName) -> Iterator[Variable]:

@@ -18,7 +18,13 @@ from mypaas_git.access.audit import Record, record
 from mypaas_git.access.policy import Identity, Verb, allow
 from mypaas_git.app import App
 from mypaas_git.cli.interrupts import interrupts
-from mypaas_git.errors import Cancelled, MypaasError, ReleaseMissing, ServiceMissing
+from mypaas_git.errors import (
+    Cancelled,
+    MypaasError,
+    NameRefused,
+    ServiceMissing,
+    UsageError,
+)
 from mypaas_git.ledger.model import Release
 from mypaas_git.names import ServiceName, release_label
 from mypaas_git.operations import Asker
@@ -59,13 +65,15 @@ class Context:
 
     ``make_app`` is called by the first command that needs the app, so that
     ``--help`` works without a home. What a command writes into ``detail`` is in its
-    record in the audit trail: never a secret.
+    record in the audit trail: never a secret. ``service`` is what it is about, which some
+    learn only as they go.
     """
 
     make_app: Callable[[], App]
     identity: Identity
     terminal: Terminal
     detail: dict[str, str] = field(default_factory=dict)
+    service: ServiceName | None = None
 
     @functools.cached_property
     def app(self) -> App:
@@ -76,14 +84,14 @@ class Context:
         allow(self.identity, verb, service)
 
     @contextlib.contextmanager
-    def audited(self, did: str, service: ServiceName | None) -> Iterator[None]:
+    def audited(self, did: str) -> Iterator[None]:
         """Record what is done meanwhile, and how it ends."""
         try:
             yield
         except BaseException as error:
-            self._record(record(self.identity, did, service, _reason(error), self.detail))
+            self._record(record(self.identity, did, self.service, _reason(error), self.detail))
             raise
-        self._record(record(self.identity, did, service, None, self.detail))
+        self._record(record(self.identity, did, self.service, None, self.detail))
 
     def tell_release(self, release: Release) -> None:
         """Have the record say which release came of it."""
@@ -173,7 +181,10 @@ class ServiceParameter(click.ParamType[ServiceName]):
         param: click.Parameter | None,  # noqa: ARG002 - click's signature
         ctx: click.Context | None,  # noqa: ARG002
     ) -> ServiceName:
-        return ServiceName.parse(value)
+        try:
+            return ServiceName.parse(value)
+        except NameRefused as error:
+            raise UsageError(error.message) from None
 
 
 class ReleaseParameter(click.ParamType[int]):
@@ -189,7 +200,7 @@ class ReleaseParameter(click.ParamType[int]):
     ) -> int:
         match = re.fullmatch(r"v?([1-9][0-9]{0,8})", str(value))
         if match is None:
-            raise ReleaseMissing(f"{value!a} is not the name of a release; they look like v13")
+            raise UsageError(f"{value!a} is not the name of a release; they look like v13")
         return int(match[1])
 
 
@@ -200,10 +211,22 @@ pass_context = click.make_pass_decorator(Context)
 
 
 def known_service(context: Context, service: ServiceName) -> ServiceName:
-    """Return ``service`` when it exists. Raises ServiceMissing."""
-    if not context.app.ledger.has(service):
-        raise ServiceMissing(f"there is no service '{service}'; see: mypaas services")
-    return service
+    """Return ``service`` when it exists and was not removed. Raises ServiceMissing."""
+    if context.app.ledger.has(service):
+        return service
+    if context.app.ledger.releases(service):
+        raise ServiceMissing(f"{service} was removed; {how_back(service)}")
+    raise no_service(service)
+
+
+def no_service(service: ServiceName) -> ServiceMissing:
+    """The error for a name of which there is nothing."""
+    return ServiceMissing(f"there is no service '{service}'; see: mypaas services")
+
+
+def how_back(service: ServiceName) -> str:
+    """What deploys a removed service again, with another commit or with the same."""
+    return f"a push deploys it again, or: mypaas redeploy {service}"
 
 
 def local_identity() -> Identity:

@@ -7,7 +7,9 @@ import os
 import shutil
 import stat
 from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -15,14 +17,22 @@ from mypaas_git.access.policy import Verb
 from mypaas_git.app import App
 from mypaas_git.cli.command import Command
 from mypaas_git.cli.context import Context, pass_context
-from mypaas_git.cli.services import summary
+from mypaas_git.cli.kept import listed
+from mypaas_git.cli.services import NEW, doing, summary
 from mypaas_git.errors import MypaasError
+from mypaas_git.names import ServiceName
 
 LOW_DISK = 2 << 30
 """Bytes that a build should find free."""
 
-Finding = tuple[str, str]
-"""What was looked at, and what is wrong with it: empty when nothing is."""
+
+@dataclass(frozen=True)
+class Finding:
+    """What was looked at, what is wrong with it if anything is, and what else is to know."""
+
+    check: str
+    wrong: str = ""
+    note: str = ""
 
 
 @click.command("doctor", cls=Command, verb=Verb.SERVER)
@@ -32,12 +42,10 @@ def doctor(context: Context, as_json: bool) -> None:
     """Check everything and say how to mend what is wrong; exit 1 if anything is."""
     found = list(_examine(context))
     if as_json:
-        context.json(
-            [{"check": what, "ok": not wrong, "wrong": wrong} for what, wrong in found]
-        )
+        context.json([{**asdict(each), "ok": not each.wrong} for each in found])
     else:
-        context.table([("WRONG" if wrong else "ok", what, wrong) for what, wrong in found])
-    if any(wrong for _, wrong in found):
+        context.table([_row(each) for each in found])
+    if any(each.wrong for each in found):
         raise click.exceptions.Exit(1)
 
 
@@ -58,19 +66,32 @@ def server_runs(app: App) -> bool:
 
 def _examine(context: Context) -> Iterator[Finding]:
     app = context.app  # reads config.toml, whose faults end the command with their own line
-    yield "config.toml", ""
-    yield "server", "" if server_runs(app) else "it does not run; mypaas server start"
-    yield "Docker Engine", refusal(app.runtime.check)
-    yield "Traefik", refusal(app.router.check)
-    yield "disk", _disk(app.home.path)
-    yield "private files", _exposed(app.home.path)
+    yield Finding("config.toml")
+    yield Finding("server", "" if server_runs(app) else "it does not run; mypaas server start")
+    yield Finding("Docker Engine", refusal(app.runtime.check))
+    yield Finding("Traefik", refusal(app.router.check))
+    yield Finding("disk", _disk(app.home.path))
+    yield Finding("private files", _exposed(app.home.path))
     yield from _keys(app)
-    for service in app.ledger.services():
-        told = summary(context, service)
-        if told["release"] and told["health"] != "healthy":
-            yield service, f"{told['health']}; see: mypaas logs {service}"
-        else:
-            yield service, ""
+    for service in listed(context):
+        yield _service(service, summary(context, service))
+
+
+def _service(service: ServiceName, told: dict[str, Any]) -> Finding:
+    """What is to be said of a service; what somebody meant to be is not wrong."""
+    if told["health"] == "healthy" and not told["deploying"]:
+        return Finding(service)
+    if told["health"] == "stopped":
+        return Finding(service, note=f"stopped; mypaas start {service}")
+    if told["health"] == NEW:
+        return Finding(service, note="not deployed yet; variables are kept for its first push")
+    if told["deploying"] or not told["release"]:
+        return Finding(service, note=doing(told))
+    return Finding(service, f"{told['health']}; see: mypaas logs {service}")
+
+
+def _row(found: Finding) -> tuple[str, ...]:
+    return "WRONG" if found.wrong else "ok", found.check, found.wrong or found.note
 
 
 def refusal(check: Callable[[], None]) -> str:
@@ -102,6 +123,6 @@ def _keys(app: App) -> Iterator[Finding]:
     entries, broken = app.keys.entries(), app.keys.broken()
     admins = [entry for entry in entries if entry.rights.admin]
     hint = "nobody is an admin; mypaas keys add NAME FILE.pub --admin"
-    yield "authorized_keys", "" if admins else hint
+    yield Finding("authorized_keys", "" if admins else hint)
     for line in broken:
-        yield f"authorized_keys line {line.line_number}", line.reason
+        yield Finding(f"authorized_keys line {line.line_number}", line.reason)

@@ -10,11 +10,11 @@ from typing import Any
 import click
 
 from mypaas_git.access.expiry import parse_expiry
-from mypaas_git.access.keyline import KeyEntry, Rights
+from mypaas_git.access.keyline import KeyEntry, Rights, check_name
 from mypaas_git.access.policy import Identity, Verb
 from mypaas_git.cli.command import Command, Group
 from mypaas_git.cli.context import SERVICE, Context, pass_context
-from mypaas_git.errors import KeyRefused
+from mypaas_git.errors import KeyRefused, UsageError
 from mypaas_git.names import ServiceName
 
 MAX_KEY_FILE = 64 << 10
@@ -60,8 +60,9 @@ def add(
         admin=admin,
         services=frozenset(services) or None,
         branches=tuple(branches) or None,
-        expires=parse_expiry(expires) if expires else None,
+        expires=parse_expiry(expires) if expires is not None else None,
     )
+    _check_words(name, granted)
     context.detail["key"] = name
     entry = context.app.keys.add(name, _key_text(context, file), granted)
     context.detail.update(fingerprint=entry.fingerprint, rights=rights(entry.identity))
@@ -103,6 +104,7 @@ def remove(context: Context, name: str) -> None:
 def whoami(context: Context, as_json: bool) -> None:
     """Show whose key this is and what it may do."""
     who = context.identity
+    entry = _own_entry(context)
     if as_json:
         context.json(
             {
@@ -111,10 +113,19 @@ def whoami(context: Context, as_json: bool) -> None:
                 "admin": who.admin,
                 "services": None if who.services is None else sorted(who.services),
                 "branches": None if who.branches is None else list(who.branches),
+                "expires": _shown(entry.rights.expires) if entry else None,
             }
         )
     else:
-        context.say("  ".join(filter(None, (who.name, who.fingerprint, rights(who)))))
+        until = _until(entry) if entry else ""
+        context.say("  ".join(filter(None, (who.name, who.fingerprint, rights(who), until))))
+
+
+def _own_entry(context: Context) -> KeyEntry | None:
+    """The line of the key that whoever asks came in with; a shell's user has none."""
+    entries = context.app.keys.entries() if context.identity.fingerprint else []
+    own = (each for each in entries if each.fingerprint == context.identity.fingerprint)
+    return next(own, None)
 
 
 def rights(identity: Identity) -> str:
@@ -128,10 +139,24 @@ def rights(identity: Identity) -> str:
     return f"deploys {services}{branches}"
 
 
+def _check_words(name: str, granted: Rights) -> None:
+    """Raise UsageError for a name that is none, and rights that do not go together."""
+    try:
+        check_name(name)
+        granted.checked()
+    except KeyRefused as error:
+        raise UsageError(error.message) from None
+
+
 def _key_text(context: Context, file: str) -> str:
     """The public key: from a file in the server's shell, over ssh from standard input only."""
     if file == "-":
         content = context.read_all(MAX_KEY_FILE)
+        if not content.strip():
+            raise KeyRefused(
+                "one public key was expected on standard input, and there is nothing: "
+                "… keys add NAME - < FILE.pub"
+            )
     elif context.identity.fingerprint:
         raise KeyRefused(
             f"over ssh the key is read from standard input: … keys add NAME - < {file}"

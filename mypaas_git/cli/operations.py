@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import click
 
-from mypaas_git.access.policy import Verb
+from mypaas_git.access.policy import Verb, allow
 from mypaas_git.cli.command import Command
 from mypaas_git.cli.context import (
     RELEASE,
     SERVICE,
     Context,
+    how_back,
     known_service,
     pass_context,
     told_already,
 )
+from mypaas_git.cli.kept import kept, kept_service
 from mypaas_git.errors import UsageError
 from mypaas_git.names import ServiceName
 
@@ -36,8 +38,13 @@ def rollback(context: Context, service: ServiceName, release: int | None) -> Non
 @click.argument("service", type=SERVICE)
 @pass_context
 def redeploy(context: Context, service: ServiceName) -> None:
-    """Build and deploy the live commit of SERVICE afresh, with the variables of today."""
-    known_service(context, service)
+    """Build and deploy the live commit of SERVICE afresh, with the variables of today.
+
+    A removed SERVICE comes back with the commit that was live last.
+    """
+    kept_service(context, service)
+    if not context.app.ledger.has(service):  # as for a push that would bring it back
+        allow(context.identity, Verb.CREATE, service, create=context.app.may_create())
     with context.asking() as asker, told_already():
         context.tell_release(context.app.operations.redeploy(service, asker))
 
@@ -62,8 +69,7 @@ def stop(context: Context, service: ServiceName) -> None:
     """Stop SERVICE until it is started or pushed to; visitors get a 503."""
     known_service(context, service)
     with context.asking() as asker:
-        live = context.app.operations.stop(service, asker)
-        asker.progress.done(f"{service} {live.label} is stopped")
+        context.app.operations.stop(service, asker)
 
 
 @click.command("start", cls=Command, verb=Verb.START)
@@ -73,23 +79,35 @@ def start(context: Context, service: ServiceName) -> None:
     """Start SERVICE again, and return when it is healthy."""
     known_service(context, service)
     with context.asking() as asker:
-        live = context.app.operations.start(service, asker)
-        asker.progress.done(f"{service} {live.label} runs")
+        context.app.operations.start(service, asker)
 
 
 @click.command("remove", cls=Command, verb=Verb.REMOVE)
 @click.argument("service", type=SERVICE)
 @click.option("--yes", is_flag=True, help="Really.")
-@click.option("--with-repo", is_flag=True, help="The repository, logs and history as well.")
+@click.option(
+    "--with-repo", is_flag=True, help="The repository, variables, logs and history as well."
+)
 @pass_context
 def remove(context: Context, service: ServiceName, yes: bool, with_repo: bool) -> None:
-    """Remove SERVICE: its containers, images and routes. Volumes are never removed."""
-    known_service(context, service)
+    """Remove SERVICE: its containers, images and routes. Volumes are never removed.
+
+    What is kept of a removed one goes with --with-repo, at once or later.
+    """
+    kept_service(context, service)
     if with_repo:
         context.detail["with"] = "repository"
     if not yes:
         raise UsageError(f"this ends {service}; say --yes if you mean it")
+    if not with_repo and not context.app.ledger.has(service):
+        words = ", ".join(kept(context, service))
+        context.note(
+            f"nothing of {service} is deployed; --with-repo removes what is kept: {words}"
+        )
+        return
     with context.asking() as asker:
         context.app.operations.remove(service, asker, with_repository=with_repo)
-        left = "its volumes stay" if with_repo else "its repository and volumes stay"
-        asker.progress.done(f"{service} is removed; {left}")
+        left = "volumes stay"
+        if not with_repo:
+            left = f"repository, variables and volumes stay; {how_back(service)}"
+        asker.progress.done(f"{service} is removed; its {left}")

@@ -8,7 +8,8 @@ import click
 
 from mypaas_git.access.policy import Verb
 from mypaas_git.cli.command import Command, Group
-from mypaas_git.cli.context import RELEASE, SERVICE, Context, known_service, pass_context
+from mypaas_git.cli.context import RELEASE, SERVICE, Context, how_back, pass_context
+from mypaas_git.cli.kept import kept_service
 from mypaas_git.cli.services import when
 from mypaas_git.errors import ReleaseMissing
 from mypaas_git.ledger.model import Release, State
@@ -30,7 +31,8 @@ class ReleasesGroup(Group):
 def releases() -> None:
     """List a service's releases, or show the output of one.
 
-    `releases SERVICE` is short for `releases list SERVICE`.
+    `releases SERVICE` is short for `releases list SERVICE`, which a service takes that is
+    called output or list.
     """
 
 
@@ -40,11 +42,15 @@ def releases() -> None:
 @pass_context
 def list_releases(context: Context, service: ServiceName, as_json: bool) -> None:
     """List the releases and failed attempts of SERVICE, newest first."""
-    found = context.app.ledger.releases(known_service(context, service))
+    found = context.app.ledger.releases(kept_service(context, service))
     if as_json:
         context.json([_document(each) for each in found])
+    elif not found:
+        context.note(f"nothing of {service} was deployed yet")
     else:
         context.table([_row(each) for each in found])
+        if context.app.ledger.wanted(service).gone:
+            context.note(f"{service} is removed; {how_back(service)}")
 
 
 @releases.command("output", cls=Command, verb=Verb.OUTPUT)
@@ -53,7 +59,7 @@ def list_releases(context: Context, service: ServiceName, as_json: bool) -> None
 @pass_context
 def output(context: Context, service: ServiceName, release: int | None) -> None:
     """Show the build and deploy log of a RELEASE (v13), or of the newest."""
-    found = _find(context, known_service(context, service), release)
+    found = _find(context, kept_service(context, service), release)
     path = context.app.engine.output(found)
     try:
         with path.open("rb") as file:
@@ -64,9 +70,12 @@ def output(context: Context, service: ServiceName, release: int | None) -> None:
 
 
 def _find(context: Context, service: ServiceName, number: int | None) -> Release:
-    if number is None:
-        return context.app.ledger.releases(service)[0]
-    return context.app.ledger.release(service, number)
+    if number is not None:
+        return context.app.ledger.release(service, number)
+    newest = context.app.ledger.releases(service)[:1]
+    if not newest:
+        raise ReleaseMissing(f"nothing of {service} was deployed yet")
+    return newest[0]
 
 
 def _row(release: Release) -> tuple[str, ...]:

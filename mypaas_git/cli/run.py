@@ -30,9 +30,9 @@ def run_command(context: Context, service: ServiceName, command: Sequence[str]) 
     It has the release's variables and volumes, none of its ports, and ends with whoever
     runs it. Use `ssh -t` for a terminal.
     """
-    known_service(context, service)
     words = command[1:] if command[0] == "--" else command
     if not words:
         raise UsageError("a command is missing: mypaas run SERVICE -- COMMAND…")
+    known_service(context, service)
     with context.terminal.operator() as operator:
         return context.app.operations.run(service, words, operator, context.identity)

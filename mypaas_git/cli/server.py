@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import click
 
 from mypaas_git.access.keyline import Rights, check_name
+from mypaas_git.access.keys import KeyFile
 from mypaas_git.access.policy import Verb
 from mypaas_git.access.publickey import parse_public_key
 from mypaas_git.app import App, Home
@@ -23,6 +24,7 @@ from mypaas_git.cli.context import SERVICE, Context, pass_context, told_already
 from mypaas_git.cli.directory import service_of
 from mypaas_git.cli.doctor import doctor
 from mypaas_git.cli.serverstatus import server_status
+from mypaas_git.cli.uninstall import uninstall
 from mypaas_git.errors import (
     EngineDown,
     KeyRefused,
@@ -56,6 +58,7 @@ def server() -> None:
 
 server.add_command(doctor)
 server.add_command(server_status)
+server.add_command(uninstall)
 
 
 @dataclass(frozen=True)
@@ -94,13 +97,18 @@ def init(context: Context, /, *, admin_key: str | None, yes: bool, **told: str |
     Can be run again: what is there is kept.
     """
     home = Home(home_from_environment())
-    home.make()
+    # Whatever may be refused comes before anything is written.
     public_key = _public_key(admin_key) if admin_key else None
-    settings = _configure(context, home, told, ask=not yes)
+    settings = _settings(context, home, told, ask=not yes)
+    if public_key is None and not yes and not KeyFile(home.authorized_keys).entries():
+        public_key = _public_key(_ask("The first admin's public key", "~/.ssh/id_ed25519.pub"))
+    home.make()
+    if not home.config.exists():
+        write_atomically(home.config, render(settings).encode())
     app = App(settings)
     try:
         known_hosts_line = app.known_hosts_line  # makes the host keys
-        _admit(context, app, public_key, ask=not yes)
+        _admit(context, app, public_key)
         _prepare_proxy(context, app)
         context.say(f"home: {home.path}")
         context.say(f"known_hosts: {known_hosts_line}")
@@ -131,7 +139,7 @@ def start(context: Context) -> None:
 def deploy(context: Context, directory: Path) -> None:
     """Deploy a DIRECTORY of this server, as if it had been pushed."""
     app = context.app
-    service = service_of(directory)
+    service = context.service = service_of(directory)
     taken = snapshot(directory)
     with app.repositories.open_or_create(service) as repository:
         ref = _branch(repository, app.settings)
@@ -148,14 +156,13 @@ def deploy(context: Context, directory: Path) -> None:
                 asker.progress,
                 asker.cancelled,
             )
-            context.detail["service"] = service
             release = app.hook.deploy(
                 push, service, lambda now=None: repository.move_ref(ref, now or old, commit)
             )
             context.tell_release(release)
 
 
-@server.command("retire", cls=Command, verb=Verb.SERVER, hidden=True)
+@server.command("retire", cls=Command, verb=Verb.SERVER, recorded=False, hidden=True)
 @click.argument("service", type=SERVICE)
 @click.argument("replicas", nargs=-1)
 @pass_context
@@ -232,10 +239,14 @@ def _deploy_moved(app: App, push: Push, path: Path) -> None:
     app.hook.deploy_moved(push, default)
 
 
-def _configure(
+def _settings(
     context: Context, home: Home, told: dict[str, str | None], *, ask: bool
 ) -> Settings:
-    """Return the settings of the home, writing its config unless there is one."""
+    """The settings of the home, or what they are to be. Raises UsageError for bad options."""
+    for answer in QUESTIONS:
+        value = told[answer.option]
+        if value is not None:
+            _check_option(answer, value)
     if home.config.exists():
         settings = load(home.path)
         for answer in QUESTIONS:
@@ -254,9 +265,14 @@ def _configure(
         if value is None:
             value = _answer(context, answer, default) if ask else default
         sections.setdefault(answer.section, {})[answer.key] = value
-    settings = from_dict(home.path, sections)
-    write_atomically(home.config, render(settings).encode())
-    return settings
+    return from_dict(home.path, sections)
+
+
+def _check_option(answer: Answer, value: str) -> None:
+    try:
+        from_dict(Path(), {answer.section: {answer.key: value}})
+    except SettingsError as error:
+        raise UsageError(f"--{answer.option.replace('_', '-')}: {error.message}") from None
 
 
 def _answer(context: Context, answer: Answer, default: str) -> str:
@@ -284,10 +300,8 @@ def _ask(question: str, default: str) -> str:
         ) from None
 
 
-def _admit(context: Context, app: App, text: str | None, *, ask: bool) -> None:
+def _admit(context: Context, app: App, text: str | None) -> None:
     """Let the first admin in, unless somebody is already."""
-    if text is None and ask and not app.keys.entries():
-        text = _public_key(_ask("The first admin's public key", "~/.ssh/id_ed25519.pub"))
     if text is None:
         if not app.keys.entries():
             context.note(

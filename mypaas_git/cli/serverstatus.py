@@ -13,6 +13,7 @@ from mypaas_git.access.policy import Verb
 from mypaas_git.cli.command import Command, Group
 from mypaas_git.cli.context import Context, pass_context
 from mypaas_git.cli.doctor import refusal, server_runs
+from mypaas_git.cli.kept import listed
 from mypaas_git.cli.services import summary
 
 
@@ -66,6 +67,5 @@ def _found(context: Context) -> dict[str, Any]:
 
 def _healths(context: Context) -> dict[str, int]:
     """How many services there are of each health."""
-    services = context.app.ledger.services()
-    healths = Counter(summary(context, each)["health"] or "never live" for each in services)
+    healths = Counter(summary(context, each)["health"] for each in listed(context))
     return dict(sorted(healths.items()))

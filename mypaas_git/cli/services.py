@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import datetime
+import time
 from typing import Any
 
 import click
 
 from mypaas_git.access.policy import Verb, may
 from mypaas_git.cli.command import Command
-from mypaas_git.cli.context import SERVICE, Context, known_service, pass_context
+from mypaas_git.cli.context import SERVICE, Context, how_back, pass_context
+from mypaas_git.cli.kept import kept, kept_service, listed
 from mypaas_git.deploy.plan import replica_names
 from mypaas_git.errors import EngineDown, RouterDown
 from mypaas_git.ledger.model import Release, State, Wanted
@@ -17,21 +19,23 @@ from mypaas_git.names import ServiceName
 from mypaas_git.progress import clean
 from mypaas_git.runtime.base import Replica
 
+REMOVED, NEW = "removed", "not deployed yet"
+"""The health of what is not there any more, and of what has variables for a first push."""
+
 
 @click.command("services", cls=Command, verb=Verb.SERVICES)
+@click.option("--all", "everything", is_flag=True, help="What is kept of removed ones, too.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 @pass_context
-def services(context: Context, as_json: bool) -> None:
+def services(context: Context, everything: bool, as_json: bool) -> None:
     """List the services: release, replicas, urls, health."""
-    found = [
-        summary(context, name)
-        for name in context.app.ledger.services()
-        if may(context.identity, Verb.STATUS, name)
-    ]
+    found = [summary(context, name) for name in listed(context, everything=everything)]
     if as_json:
         context.json(found)
     elif not found:
-        context.note("no service yet; push one: git push mypaas main")
+        removed = listed(context, everything=True)
+        hint = "; removed ones: mypaas services --all" if removed else ""
+        context.note(f"no service yet; push one: git push mypaas main{hint}")
     else:
         context.table(
             [
@@ -47,7 +51,7 @@ def services(context: Context, as_json: bool) -> None:
 @pass_context
 def status(context: Context, service: ServiceName, as_json: bool) -> None:
     """Show one SERVICE in full."""
-    found = summary(context, known_service(context, service))
+    found = summary(context, kept_service(context, service))
     if as_json:
         context.json(found)
         return
@@ -56,7 +60,8 @@ def status(context: Context, service: ServiceName, as_json: bool) -> None:
         "release": found["release"] or "none is live",
         "commit": found["commit"] or "",
         "deployed": f"by {found['who']} at {found['since']}" if found["release"] else "",
-        "health": found["health"],
+        "health": doing(found),
+        "kept": ", ".join(found["kept"]) if not found["release"] else "",
         "scale": str(found["scale"]) if found["release"] else "",
         "urls": " ".join(found["urls"]),
     }
@@ -67,13 +72,20 @@ def status(context: Context, service: ServiceName, as_json: bool) -> None:
     if last and last["state"] == State.FAILED.value:
         why = f"{last['reason']}: {last['message']}"
         context.say(clean(f"last attempt {last['release']} failed: {why}"))
+    if found["health"] == REMOVED:
+        context.note(how_back(service))
+        if may(context.identity, Verb.REMOVE, service):
+            context.note(f"what is kept goes with: mypaas remove {service} --yes --with-repo")
 
 
 def summary(context: Context, service: ServiceName) -> dict[str, Any]:
     """What is known of a service, with the keys that ``--json`` promises."""
     releases = context.app.ledger.releases(service)
     live = next((each for each in releases if each.state is State.LIVE), None)
-    replicas, health = _replicas(context, live)
+    wanted = context.app.ledger.wanted(service)
+    replicas, health = _replicas(context, live, wanted)
+    if live is None:
+        health = REMOVED if wanted.gone else "not live" if releases else NEW
     return {
         "service": service,
         "release": live.label if live else None,
@@ -86,6 +98,8 @@ def summary(context: Context, service: ServiceName) -> dict[str, Any]:
         "urls": [str(url) for url in live.spec.urls] if live else [],
         "health": health,
         "containers": [{"name": each.name, "state": each.state} for each in replicas],
+        "kept": kept(context, service),
+        "deploying": _deploying(releases[0]) if releases else None,
         "last_attempt": {
             "release": releases[0].label,
             "state": releases[0].state.value,
@@ -105,16 +119,37 @@ def when(seconds: float | None) -> str | None:
     return moment.isoformat(timespec="seconds")
 
 
-def _replicas(context: Context, live: Release | None) -> tuple[list[Replica], str]:
+def doing(found: dict[str, Any]) -> str:
+    """How the service of a summary does, and what is being done to it."""
+    now = found["deploying"]
+    under_way = f"deploying {now['release']} for {now['seconds']:.0f} s" if now else ""
+    return "; ".join(filter(None, (found["health"], under_way)))
+
+
+def _deploying(newest: Release) -> dict[str, Any] | None:
+    """The attempt that is underway, which is the newest if there is one."""
+    if not newest.state.underway:
+        return None
+    return {
+        "release": newest.label,
+        "state": newest.state.value,
+        "who": newest.who,
+        "seconds": round(max(0.0, time.time() - newest.started_at), 1),
+    }
+
+
+def _replicas(
+    context: Context, live: Release | None, wanted: Wanted
+) -> tuple[list[Replica], str]:
     """The containers of what is live, and how it does in a word."""
     if live is None:
-        return [], "not live"
+        return [], ""
     try:
         found = context.app.runtime.replicas(live.service)
     except EngineDown:
         return [], "unknown: the Docker Engine does not answer"
     own = [each for each in found if each.release == live.number]
-    if context.app.ledger.wanted(live.service) is Wanted.STOPPED:
+    if wanted is Wanted.STOPPED:
         return own, "stopped"
     bad = _left_out(context, live)
     good = sum(
@@ -139,6 +174,6 @@ def _row(found: dict[str, Any]) -> tuple[str, ...]:
         found["service"],
         found["release"] or "-",
         str(found["replicas"]),
-        found["health"],
+        doing(found),
         " ".join(found["urls"]),
     )

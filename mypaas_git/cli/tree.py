@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import click
 
+from mypaas_git import __version__
 from mypaas_git.access.policy import Identity
 from mypaas_git.app import App
 from mypaas_git.cli.audit import audit
@@ -34,6 +35,7 @@ def tree(*own: click.Command) -> Group:
         "mypaas",
         help="git-push deployments on your own server.",
         no_args_is_help=False,
+        params=[_VERSION],
         invoke_without_command=True,
         callback=_without_command,
     )
@@ -63,7 +65,9 @@ def run(group: Group, argv: Sequence[str], context: Context) -> int:
         return 2
     except click.UsageError as error:
         where = error.ctx.command_path if error.ctx else "mypaas"
-        context.note(f"mypaas: {clean(error.format_message())} See: {where} --help")
+        said = clean(error.format_message())
+        end = "" if said.endswith((".", "?")) else "."
+        context.note(f"mypaas: {said}{end} See: {where} --help")
         return 2
     except click.Abort:
         context.note("mypaas: interrupted")
@@ -75,6 +79,23 @@ def run(group: Group, argv: Sequence[str], context: Context) -> int:
         context.note(f"mypaas: {error.code}: {clean(error.message)}")
         return 2 if isinstance(error, UsageError) else 1
     return code if isinstance(code, int) else 0
+
+
+def _show_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    context = ctx.find_object(Context)
+    if value and context is not None and not ctx.resilient_parsing:
+        context.say(f"mypaas-git {__version__}")
+        ctx.exit()
+
+
+_VERSION = click.Option(
+    ["--version"],
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_show_version,
+    help="Show the version and exit.",
+)
 
 
 @click.pass_context

@@ -95,10 +95,13 @@ def render_dotenv(key: str, value: str) -> str:
     return f'{key}="{escaped}"'
 
 
-def parse_key(text: str, where: str) -> VariableName:
-    """Return ``text`` as a variable's name. Raises UsageError that says ``where`` it stands.
+def parse_key(
+    text: str, where: str, form: str = "KEY=value, as in LOG_LEVEL=debug"
+) -> VariableName:
+    """Return ``text`` as a variable's name.
 
-    What is no name may be a piece of a secret, so that it is not shown.
+    Raises UsageError that says ``where`` it stands, and which ``form`` is wanted there. What
+    is no name may be a piece of a secret, so that it is not shown.
     """
     try:
         return VariableName.parse(text)
@@ -106,8 +109,7 @@ def parse_key(text: str, where: str) -> VariableName:
         if re.fullmatch(r"MYPAAS_[A-Za-z0-9_]*", text):
             raise UsageError(f"{where}: {error.message}") from None
         raise UsageError(
-            f"{where} is not KEY=value: a variable's name is made of letters, digits and '_', "
-            "no digit first"
+            f"{where} is not {form}; names are made of letters, digits and '_', no digit first"
         ) from None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,12 +20,24 @@ MAX_TOTAL = 1 << 20
 class ConfigStore:
     """The files in ``directory``, read afresh each time.
 
-    Whoever writes holds the service's lock. Methods raise SettingsError for a file that is
-    damaged, or that cannot be read or written; no message holds a value.
+    Whoever changes one holds the lock of all variables meanwhile. Methods raise SettingsError
+    for a file that is damaged, or that cannot be read or written; no message holds a value.
     """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+
+    def services(self) -> list[ServiceName]:
+        """The services of which anything is set, sorted."""
+        found = []
+        for path in sorted(self._directory.glob("*.json")):
+            with contextlib.suppress(NameRefused):
+                found.append(ServiceName.parse(path.stem))
+        return found
+
+    def has(self, service: ServiceName) -> bool:
+        """Whether anything is set for ``service``."""
+        return self._path(service).exists()
 
     def read(self, service: str) -> dict[str, str]:
         """What was set for ``service``."""

@@ -127,6 +127,13 @@ class ServiceLocks:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
 
+    @contextlib.contextmanager
+    def hold_variables(self) -> Iterator[None]:
+        """Hold what is set for services, for the moment of a change."""
+        with self._open(".variables") as descriptor:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+
     def _wait(
         self,
         descriptor: int,

@@ -73,6 +73,13 @@ class Reconciler:
         else:
             self._keep_running(live)
 
+    def is_already(self, wanted: Wanted, service: ServiceName) -> bool:
+        """Whether a service is wanted so, and is, down to its containers."""
+        standing = self._ledger.standing(service)
+        return standing.wanted is wanted and not self.is_broken(
+            standing, self._runtime.replicas(service)
+        )
+
     def is_broken(self, standing: Standing, replicas: Sequence[Replica]) -> bool:
         """Whether there is anything to repair; ``replicas`` are those that the engine has."""
         live, wanted = standing.live, standing.wanted

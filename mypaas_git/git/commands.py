@@ -135,7 +135,8 @@ class Rules:
             pushed = clean(update.ref.removeprefix("refs/heads/"))
             raise RefRefused(
                 f"only {' and '.join(self.branches)} deploy: "
-                f"git push mypaas {shlex.quote(f'{pushed}:{self.branches[0]}')}"
+                f"git push mypaas {shlex.quote(f'{pushed}:{self.branches[0]}')}, with your own "
+                f"name of the branch before the colon"
             )
         if refs.get(update.ref) != update.old:
             raise RefRefused("the ref moved meanwhile: fetch, merge, and push again")

@@ -212,7 +212,8 @@ class Ledger:
         """Every service of which there is a row, and what is to become of it."""
         with self._transaction("BEGIN") as db:
             rows = db.execute(
-                "SELECT DISTINCT service, COALESCE(wanted, 'running') FROM releases"
+                "SELECT service, COALESCE(wanted, 'running')"
+                " FROM (SELECT service FROM releases UNION SELECT service FROM services)"
                 " LEFT JOIN services USING (service) ORDER BY service"
             )
             return {ServiceName(name): Wanted(wanted) for name, wanted in rows}

@@ -94,6 +94,21 @@ class DockerRuntime:
                     labels={NAMESPACE: self._namespace},
                 )
 
+    def remove_network(self) -> None:
+        """Remove the services' network, if it is ours. Raises EngineDown while it is in use."""
+        ours: Any = {"label": f"{NAMESPACE}={self._namespace}"}
+        with engine_errors():
+            for net in self._client.api.networks([self._network], filters=ours):
+                if net["Name"] == self._network:
+                    self._client.api.remove_network(net["Id"])
+
+    def volumes(self) -> list[str]:
+        """What Docker calls the named volumes that services have, sorted."""
+        ours: Any = {"label": f"{NAMESPACE}={self._namespace}"}
+        with engine_errors():
+            found = self._client.api.volumes(filters=ours)["Volumes"] or []
+        return sorted(each["Name"] for each in found)
+
     def gateways(self) -> list[str]:
         """The addresses of this host on the services' network."""
         with engine_errors():

@@ -85,21 +85,27 @@ class ProxyContainer:
         other for leftovers.
         """
         api = self._client.api
+        self.check_home()
         with engine_errors():
             found = self._inspect()
-            owner = found["Config"]["Labels"].get(HOME) if found else None
-            if owner not in (None, self._home):
-                raise ServerRunning(
-                    f"the namespace '{self._namespace}' belongs to the server at {owner}; "
-                    f"choose another under [docker] in config.toml or, if that home was moved "
-                    f"here, say: docker rm -f {self._name}"
-                )
             if found and not self._is_sound(found, plan):
                 api.remove_container(self._name, force=True)
                 found = None
             if not found:
                 self._create(plan)
             self._start(plan.ports)
+
+    def check_home(self) -> None:
+        """Raise ServerRunning when the namespace is another home's."""
+        with engine_errors():
+            found = self._inspect()
+        owner = found["Config"]["Labels"].get(HOME) if found else None
+        if owner not in (None, self._home):
+            raise ServerRunning(
+                f"the namespace '{self._namespace}' belongs to the server at {owner}; "
+                f"choose another under [docker] in config.toml or, if that home was moved "
+                f"here, say: docker rm -f {self._name}"
+            )
 
     def port(self, inside: int) -> tuple[str, int]:
         """Where ``inside`` is published on this host. Raises RouterDown if it does not run."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from support.apps import BASE, commit, make_app, unique, web_dockerfile
 from support.keys import ssh_key
 from support.paas import Paas
+from support.pushing import pushing
 from support.stockgit import ssh_options
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -54,6 +56,28 @@ def test_status(run: Run, service: str) -> None:
     missing = run("status", "no-such-service")
     assert missing.returncode == 1
     assert "there is no service 'no-such-service'" in missing.stderr
+
+
+def test_a_deploy_in_progress(run: Run, paas: Paas, tmp_path: Path) -> None:
+    """Which release is being deployed, by whom and for how long, is told; then it is live."""
+    name, gate = unique("slow"), paas.user_home / unique("gate")
+    gate.mkdir()
+    text = web_dockerfile(f"url=http://{name}.test", "scale=1", f"volume={gate}:/gate:ro")
+    wait = "CMD until [ -e /gate/open ]; do sleep 0.1; done; exec httpd -f -p 80 -h /www\n"
+    app = make_app(tmp_path, text.rsplit("CMD", 1)[0] + wait)
+    with pushing(paas, app, name) as going:
+        going.sees("Starting 1 container (v1)")
+        assert re.search(
+            r"health +not live; deploying v1 for \d+ s", run("status", name).stdout
+        )
+        assert re.search(rf"{name} .*deploying v1 for \d+ s", run("services").stdout)
+        now = json.loads(run("status", name, "--json").stdout)["deploying"]
+        assert (now["release"], now["state"], now["who"]) == ("v1", "starting", "admin")
+        assert now["seconds"] >= 0
+        (gate / "open").touch()
+        assert going.end() == 0, going.said
+    assert "deploying" not in run("status", name).stdout
+    assert json.loads(run("status", name, "--json").stdout)["deploying"] is None
 
 
 def test_releases(run: Run, service: str) -> None:
@@ -123,10 +147,22 @@ def test_keys(run: Run, paas: Paas, tmp_path: Path) -> None:
     assert "last admin" in last.stderr
 
 
-def test_whoami(paas: Paas) -> None:
-    """The key's name, fingerprint and rights; in the shell the user's."""
+def test_whoami(paas: Paas, tmp_path: Path) -> None:
+    """The key's name, fingerprint, rights and end; in the shell the user's."""
     assert paas.ssh("whoami").stdout.startswith("admin  SHA256:")
     assert paas.cli("whoami").stdout == "root  admin\n"
+    key, name = ssh_key(tmp_path, "eu"), unique("eu")
+    public = key.with_suffix(".pub").read_text()
+    options = ("--service", "web", "--branch", "release/*", "--expires", "2099-12-31")
+    assert paas.ssh("keys", "add", name, "-", *options, stdin=public).returncode == 0
+    try:
+        told = paas.ssh("whoami", key=key).stdout
+        assert "deploys web from release/*  until 2099-12-3" in told
+        found = json.loads(paas.ssh("whoami", "--json", key=key).stdout)
+        assert found["branches"] == ["release/*"]
+        assert found["expires"].startswith("2099-12-3")
+    finally:
+        paas.ssh("keys", "remove", name)
 
 
 def test_help_and_wrong_usage(run: Run) -> None:
@@ -172,6 +208,10 @@ def test_server_deploy(paas: Paas, tmp_path: Path) -> None:
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].endswith("; v1 still live")
     assert paas.get(f"http://{name}.test/").text == "hello\n"
+    audited = json.loads(paas.cli("audit", "--json", "--service", name).stdout)
+    found = [(each["verb"], each["service"], each["code"]) for each in audited]
+    assert found == [("server deploy", name, ""), ("server deploy", name, "build-failed")]
+    assert "server retire" not in paas.cli("audit").stdout, "it is a part of the deploy"
     missing = paas.cli("server", "deploy", str(tmp_path / "nowhere"))
     assert missing.returncode == 1
     assert "there is no directory" in missing.stderr

@@ -15,7 +15,9 @@ import pytest
 from support import engine
 from support.apps import BASE, commit, make_app, unique, web_dockerfile
 from support.keys import ssh_key
+from support.net import wait_until
 from support.paas import Paas
+from support.pushing import pushing
 
 FIRST = "first-Zq8vT2-secret"
 SECOND = 'second-"$Zq8vT2\\-secret'
@@ -108,7 +110,7 @@ def test_a_secret_from_set_to_unset(paas: Paas, tmp_path: Path) -> None:
 
     # Known before the first deploy, and printed by the build.
     told(ok(paas.ssh("config", "set", name, "-", stdin=f"BUILT={FIRST}\n")))
-    assert "it counts from its first deploy" in said[-1]
+    assert f"kept for the first push of {name}: no service of that name" in said[-1]
     said.append(ok(paas.ssh("config", "list", name)).stdout)
     directives = (f"url=http://{name}.test", "scale=2", "env=BUILT", "env=LITERAL=in-git")
     web = web_dockerfile(*directives, page="one").replace("RUN", "COPY . /x\nRUN cat /x/note;")
@@ -145,6 +147,7 @@ def test_a_secret_from_set_to_unset(paas: Paas, tmp_path: Path) -> None:
 
     told(ok(paas.ssh("config", "unset", name, "TOKEN", "CERT", "NEVER")))
     assert "NEVER was not set" in said[-1]
+    assert f"Restarting {name} v5 without TOKEN, CERT" in said[-1]
     env = live_env(paas, name)
     assert not {"TOKEN", "CERT"} & set(env)
     assert releases(paas, name)[:3] == [
@@ -202,7 +205,7 @@ def test_what_cannot_be_changed(paas: Paas, tmp_path: Path) -> None:
         (("set", name), 2, "Missing argument"),
         (("get", name, "NOPE"), 1, "NOPE is not set"),
         (("list", "no-such-service"), 1, "there is no service"),
-        (("set", "Web", "A=1"), 1, "'web' would do"),
+        (("set", "Web", "A=1"), 2, "'web' would do"),
     ):
         done = paas.ssh("config", *argv)
         assert (done.returncode, done.stdout) == (code, ""), done.stderr
@@ -227,6 +230,84 @@ def test_what_cannot_be_changed(paas: Paas, tmp_path: Path) -> None:
     assert json.loads(paas.ssh("config", "list", name, "--json").stdout) == [
         {"key": "NEEDED", "source": "config set", "live": True}
     ]
+
+
+def test_variables_before_the_first_push(paas: Paas, tmp_path: Path) -> None:
+    """They are told to be without a service, listed to admins, and removed like one."""
+    name = unique("ahead")
+    said = ok(paas.ssh("config", "set", name, "A=1")).stderr
+    assert f"kept for the first push of {name}: no service of that name is deployed" in said
+    assert "no service of that name" in ok(paas.ssh("config", "list", name)).stderr
+    assert re.search(rf"{name} +- +0 +not deployed yet", ok(paas.ssh("services")).stdout)
+    status = ok(paas.ssh("status", name)).stdout
+    assert re.search(r"health +not deployed yet\nkept +variables\n", status), status
+    assert "nothing of" in ok(paas.ssh("releases", name)).stderr
+    assert paas.ssh("releases", "output", name).returncode == 1
+    doctor = paas.cli("server", "doctor").stdout
+    assert re.search(rf"ok +{name} +not deployed yet; variables are kept", doctor), doctor
+    bob = ssh_key(tmp_path, "bob")
+    ok(paas.ssh("keys", "add", "bob", "-", stdin=bob.with_suffix(".pub").read_text()))
+    try:
+        assert name not in ok(paas.ssh("services", key=bob)).stdout
+        assert "there is no service" in paas.ssh("status", name, key=bob).stderr
+    finally:
+        paas.ssh("keys", "remove", "bob")
+    kept = ok(paas.ssh("remove", name, "--yes"))
+    assert "--with-repo removes what is kept: variables" in kept.stderr
+    ok(paas.ssh("remove", name, "--yes", "--with-repo"))
+    assert paas.ssh("config", "list", name).returncode == 1
+    assert name not in paas.ssh("services", "--all").stdout
+
+
+@pytest.fixture
+def gate(paas: Paas) -> Path:
+    """A directory that containers can have; what they wait for is a file ``open`` in it."""
+    made = paas.user_home / unique("gate")
+    made.mkdir()
+    return made
+
+
+def gated(gate: Path, name: str, start: str) -> str:
+    """The Dockerfile of a page that is started by the shell command ``start``."""
+    directives = (f"url=http://{name}.test", "scale=1", f"volume={gate}:/gate:ro")
+    return f"{web_dockerfile(*directives).rsplit('CMD', 1)[0]}CMD {start}\n"
+
+
+WAIT = "until [ -e /gate/open ]; do sleep 0.1; done"
+SERVE = "exec httpd -f -p 80 -h /www"
+
+
+def test_no_restart_waits_for_nobody(paas: Paas, gate: Path, tmp_path: Path) -> None:
+    """What is kept for the next release is kept at once, whatever is being deployed."""
+    name = unique("meanwhile")
+    app = make_app(tmp_path, gated(gate, name, f"{WAIT}; {SERVE}"))
+    with pushing(paas, app, name) as going:
+        going.sees("Starting 1 container (v1)")
+        kept = ok(paas.ssh("config", "set", name, "LATER=1", "--no-restart"))
+        assert f"kept for the next push of {name}" in kept.stderr
+        assert "Waiting" not in kept.stderr
+        assert going.process.poll() is None
+        (gate / "open").touch()
+        assert going.end() == 0, going.said
+    assert "LATER" not in live_env(paas, name)
+    ok(paas.ssh("config", "set", name, "NOW=1"))
+    env = live_env(paas, name)
+    assert (env["LATER"], env["NOW"]) == ("1", "1")
+
+
+def test_only_what_failed_is_put_back(paas: Paas, gate: Path, tmp_path: Path) -> None:
+    """What somebody else has set while a change was tried, and then failed, stays set."""
+    name = unique("putback")
+    start = f'[ -z "$BAD" ] || {{ {WAIT}; exit 3; }}; {SERVE}'
+    paas.deploy(make_app(tmp_path, gated(gate, name, start)), name)
+    with ThreadPoolExecutor(1) as pool:
+        trying = pool.submit(paas.ssh, "config", "set", name, "BAD=1")
+        wait_until(lambda: "BAD" in paas.ssh("config", "list", name).stdout, "BAD is set")
+        ok(paas.ssh("config", "set", name, "GOOD=1", "--no-restart"))
+        (gate / "open").touch()
+        assert trying.result().returncode == 1
+    shown = json.loads(ok(paas.ssh("config", "list", name, "--json")).stdout)
+    assert [each["key"] for each in shown] == ["GOOD"]
 
 
 def test_two_admins_at_once(paas: Paas) -> None:

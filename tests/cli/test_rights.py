@@ -82,7 +82,7 @@ VERBS = {
 NOT_COMMANDS = {"push", "fetch", "audit --service"}
 SHELL_ONLY = {
     *("push", "server init", "server start", "server deploy", "server doctor"),
-    *("server retire", "server post-receive"),
+    *("server retire", "server post-receive", "server uninstall"),
 }
 
 LINES = {
@@ -223,6 +223,10 @@ def test_creating(keys: Keys, tmp_path: Path) -> None:
         assert not (keys.paas.home / "repos" / "fresh.git").exists()
         assert "dockerfile-missing" in keys.paas.push(app, NAMED, key=limited).stderr
     assert "dockerfile-missing" in keys.paas.push(app, "fresh", key=free).stderr
+    # What is not deployed any more, or was never, comes back by a redeploy as little.
+    with _creating(keys.paas, False):
+        assert "may not create one" in keys.paas.ssh("redeploy", "fresh", key=free).stderr
+    assert "nothing of fresh is live" in keys.paas.ssh("redeploy", "fresh", key=free).stderr
 
 
 def test_audit(keys: Keys, tmp_path: Path) -> None:

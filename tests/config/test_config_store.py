@@ -56,3 +56,16 @@ def test_what_no_process_can_be_given(values: dict[str, str]) -> None:
     with pytest.raises(UsageError):
         check(values)
     check({"A": "x" * (MAX_VARIABLE - 2), "B": ""})
+
+
+def test_which_services_have_any(tmp_path: Path) -> None:
+    """Those with a file; one that is being written, or is none of ours, is no service."""
+    store = ConfigStore(tmp_path)
+    for name in ("web", "api", "gone"):
+        store.write(ServiceName(name), {"A": "1"})
+    store.write(ServiceName("gone"), {})
+    (tmp_path / "Not_Ours.json").touch()
+    (tmp_path / ".web.json.new").touch()
+    assert store.services() == ["api", "web"]
+    assert store.has(ServiceName("web"))
+    assert not store.has(ServiceName("gone"))

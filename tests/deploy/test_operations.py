@@ -65,6 +65,26 @@ def test_rollback_serves_the_release_before(paas: Paas, tmp_path: Path, scale: i
     assert "PAGE=one" in engine.inspect(f"{paas.namespace}.{name}.v3.1")["Config"]["Env"]
 
 
+def test_rollbacks_in_a_row_go_further_back(paas: Paas, tmp_path: Path) -> None:
+    """Not to and fro: each restores what was before the one that the live release restores."""
+    app, name = deployed(paas, tmp_path, "one", "two", "three")
+    for expected in ("two", "one"):
+        assert paas.ssh("rollback", name).returncode == 0
+        assert page(paas, name) == expected
+        assert paas.ssh("restart", name).returncode == 0, "which makes no difference"
+    done = paas.ssh("rollback", name)
+    assert done.returncode == 1
+    assert "no release before v1, which v7 restores; name one" in done.stderr
+    assert page(paas, name) == "one"
+    assert paas.ssh("rollback", name, "v3").returncode == 0
+    assert paas.ssh("rollback", name).returncode == 0
+    assert page(paas, name) == "two", "before v3, whatever was live meanwhile"
+    commit(app, {"Dockerfile": web_dockerfile(f"url=http://{name}.test", page="four")})
+    paas.deploy(app, name)
+    assert paas.ssh("rollback", name).returncode == 0
+    assert page(paas, name) == "two", "what was live before the push"
+
+
 def test_rollback_to_a_named_release_and_what_is_none(paas: Paas, tmp_path: Path) -> None:
     """Any release that served can be named; what cannot be restored is told in one line."""
     app, name = deployed(paas, tmp_path, "one", "two", "three")
@@ -80,7 +100,7 @@ def test_rollback_to_a_named_release_and_what_is_none(paas: Paas, tmp_path: Path
         ("x", "'x' is not the name of a release"),
     ):
         done = paas.ssh("rollback", name, argument)
-        assert done.returncode == 1
+        assert done.returncode == (2 if argument == "x" else 1)
         assert said in done.stderr
         assert len(done.stderr.splitlines()) == 1
     assert page(paas, name) == "one"
@@ -164,9 +184,15 @@ def test_stop_and_start(new_paas: Callable[[], Paas], tmp_path: Path) -> None:
     paas = new_paas()
     paas.start()
     _, name = deployed(paas, tmp_path, "one", scale=2)
-    assert paas.ssh("stop", name).returncode == 0
+    assert f"{name} v1 runs already" in paas.ssh("start", name).stderr
+    assert page(paas, name) == "one"
+    assert paas.ssh("stop", name).stderr.endswith(f"=====> {name} v1 is stopped\n")
+    assert f"{name} v1 is stopped already" in paas.ssh("stop", name).stderr
     assert paas.get(f"http://{name}.test/").status == 503
     assert json.loads(paas.ssh("status", name, "--json").stdout)["health"] == "stopped"
+    doctor = paas.cli("server", "doctor")
+    assert doctor.returncode == 0, "a stop is meant"
+    assert re.search(rf"ok +{name} +stopped; mypaas start {name}", doctor.stdout)
     paas.restart()
     states = [engine.inspect(each)["State"]["Running"] for each in containers(paas, name)]
     assert states == [False, False]
@@ -206,11 +232,59 @@ def test_remove_leaves_repository_and_volumes(paas: Paas, tmp_path: Path) -> Non
     assert engine.docker("images", "-q", f"{paas.namespace}/{name}") == ""
     assert paas.get(f"http://{name}.test/").status == 404
     assert name not in paas.ssh("services").stdout
-    assert paas.ssh("status", name).returncode == 1
     assert engine.docker("volume", "ls", "-q", "--filter", f"name={paas.namespace}-{name}-data")
     assert (paas.home / "repos" / f"{name}.git").is_dir()
     commit(app, {"x": "1"})
     assert f"{name} v2 is live" in paas.deploy(app, name)
+
+
+def test_a_removed_service_is_no_dead_end(paas: Paas, tmp_path: Path) -> None:
+    """It is told to be removed, its history can be read, and what is kept be removed too."""
+    app, name = deployed(paas, tmp_path, "one")
+    assert paas.ssh("remove", name, "--yes").returncode == 0
+    status = paas.ssh("status", name)
+    assert re.search(r"health +removed\nkept +history, repository\n", status.stdout)
+    assert f"mypaas remove {name} --yes --with-repo" in status.stderr
+    told = json.loads(paas.ssh("status", name, "--json").stdout)
+    assert (told["health"], told["kept"]) == ("removed", ["history", "repository"])
+    history = paas.ssh("releases", name)
+    assert "v1" in history.stdout
+    assert f"{name} is removed; a push deploys it again, or: mypaas redeploy" in history.stderr
+    assert f"{name} v1 is live" in paas.ssh("releases", "output", name).stdout
+    assert name in paas.ssh("services", "--all").stdout
+    assert name not in paas.ssh("services").stdout
+    for verb in ("rollback", "restart", "logs"):
+        done = paas.ssh(verb, name)
+        assert done.returncode == 1
+        assert f"{name} was removed; a push deploys it again" in done.stderr
+    again = paas.ssh("remove", name, "--yes")
+    assert again.returncode == 0
+    assert "--with-repo removes what is kept: history, repository" in again.stderr
+    assert "Everything up-to-date" in paas.push(app, name).stderr, "a push is no way back"
+    done = paas.ssh("redeploy", name)
+    assert done.returncode == 0, done.stderr
+    assert page(paas, name) == "one"
+    assert paas.ssh("remove", name, "--yes").returncode == 0
+    assert "kept for the next push of" in paas.ssh("config", "set", name, "A=1").stderr
+    done = paas.ssh("remove", name, "--yes", "--with-repo")
+    assert done.returncode == 0, done.stderr
+    for left in (f"repos/{name}.git", f"logs/{name}", f"config/{name}.json"):
+        assert not (paas.home / left).exists()
+    assert "there is no service" in paas.ssh("status", name).stderr
+    assert "there is no service" in paas.ssh("remove", name, "--yes", "--with-repo").stderr
+    assert f"{name} v1 is live" in paas.deploy(app, name)
+
+
+def test_a_repository_that_was_never_deployed(paas: Paas, tmp_path: Path) -> None:
+    """A first push that is refused leaves what it sent; that can be removed as well."""
+    name = unique("unborn")
+    app = make_app(tmp_path, files={"README": "no Dockerfile"})
+    assert "dockerfile-missing" in paas.push(app, name).stderr
+    assert "kept  " in paas.ssh("status", name).stdout
+    done = paas.ssh("remove", name, "--yes", "--with-repo")
+    assert done.returncode == 0, done.stderr
+    assert not (paas.home / "repos" / f"{name}.git").exists()
+    assert paas.ssh("status", name).returncode == 1
 
 
 def test_remove_with_the_repository(paas: Paas, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from mypaas_git.directives.model import EnvVar, Healthcheck, Publish, ServiceSpec, Url, Volume
 from mypaas_git.errors import LedgerFault, ReleaseMissing, ServiceMissing
-from mypaas_git.ledger.model import Release, State
+from mypaas_git.ledger.model import Release, Standing, State, Wanted
 from mypaas_git.ledger.store import Ledger
 from mypaas_git.names import ServiceName
 
@@ -96,6 +96,17 @@ def test_missing_things_are_named(tmp_path: Path) -> None:
     begin(ledger)
     with pytest.raises(ReleaseMissing, match="no release v7"):
         ledger.release(HELLO, 7)
+
+
+def test_a_service_without_releases_is_erased(tmp_path: Path) -> None:
+    """Whoever repairs finds what is to go, though nothing of it was ever deployed."""
+    ledger, service = Ledger(tmp_path / "ledger.db"), ServiceName("unborn")
+    ledger.want(service, Wanted.ERASED)
+    assert ledger.standings() == [Standing(service, Wanted.ERASED, None, underway=False)]
+    assert ledger.services() == []
+    assert not ledger.has(service)
+    ledger.forget(service)
+    assert ledger.standings() == []
 
 
 def test_numbers_are_unique_under_contention(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ LASTING = (
     r"logs/audit(-strangers)?\.jsonl(\.[0-9])?|logs/audit\.lock|last_used/[0-9a-f]{64}",
     r"logs/server\.log|logs/[a-z0-9-]+/v[0-9]+\.log",
     # One each a service, and those that all services share.
-    r"locks/([a-z0-9-]+|\.build\.[0-9]+|\.layers|\.routes|\.volumes)\.lock|locks/[a-z0-9-]+\.newest",
+    r"locks/([a-z0-9-]+|\.build\.[0-9]+|\.layers|\.routes|\.volumes|\.variables)\.lock|locks/[a-z0-9-]+\.newest",
     r"repos/[a-z0-9-]+\.git/(HEAD|config|description|packed-refs|info/.*|hooks/.*)",
     r"repos/[a-z0-9-]+\.git/refs/(heads|tags)/[A-Za-z0-9/]+",
     r"repos/[a-z0-9-]+\.git/objects/([0-9a-f]{2}/[0-9a-f]{38}|info/.*)",
