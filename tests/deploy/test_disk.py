@@ -90,7 +90,7 @@ def test_failed_attempts_cost_no_rollback_target(
 ) -> None:
     """However many fail, in whatever way, what served stays and nothing of theirs does."""
     paas = new_paas()
-    configure(paas, "keep_releases = 2", 'health_timeout = "2s"', 'builder = "classic"')
+    configure(paas, "keep_releases = 2", 'health_timeout = "8s"', 'builder = "classic"')
     paas.start()
     app, name = versions(paas, tmp_path, 2)
     good = (app / "Dockerfile").read_text()
