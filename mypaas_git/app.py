@@ -32,6 +32,7 @@ from mypaas_git.ledger.store import Ledger
 from mypaas_git.names import ServiceName
 from mypaas_git.operations import Operations
 from mypaas_git.routing import proxy
+from mypaas_git.routing.rules import Entry
 from mypaas_git.routing.traefik import Traefik
 from mypaas_git.runtime.builder import Builder, Limits
 from mypaas_git.runtime.classic import Caps
@@ -117,8 +118,11 @@ class App:
             self.home.routes,
             api=lambda: self.proxy.port(proxy.API_PORT),
             password=self._api_password(),
-            cert_resolver=proxy.RESOLVER if settings.init.email else None,
-            secure_port=settings.http.web_secure.port,
+            entry=Entry(
+                web_port=settings.http.web.port,
+                secure_port=settings.http.web_secure.port,
+                cert_resolver=proxy.RESOLVER if settings.init.email else None,
+            ),
         )
         locks = ServiceLocks(self.home.locks, docker.builds)
         self.retirer = Retirer(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -18,7 +19,7 @@ from mypaas_git.directives import images
 from mypaas_git.directives.labels import label_faults
 from mypaas_git.directives.lexer import Fault
 from mypaas_git.directives.model import ServiceSpec, Volume
-from mypaas_git.directives.parse import lines_of, parse_dockerfile
+from mypaas_git.directives.parse import lines_of, parse_dockerfile, users_fault
 from mypaas_git.directives.table import key_of
 from mypaas_git.errors import DirectivesInvalid, DockerfileMissing, MypaasError, RefRefused
 from mypaas_git.failpoints import reach
@@ -27,6 +28,7 @@ from mypaas_git.git.repository import Repository
 from mypaas_git.ledger.model import Action, Release
 from mypaas_git.names import ServiceName, release_label
 from mypaas_git.progress import Progress
+from mypaas_git.routing.users import hashed
 
 log = structlog.get_logger()
 
@@ -161,7 +163,7 @@ class PostReceive:
             spec,
             self._rules,
             key=identity.name,
-            kept=live.spec.urls if live else (),
+            kept=live.spec.addresses if live else (),
             resolve=self._resolve,
             where=where,
         )
@@ -186,6 +188,28 @@ class PostReceive:
             f"{live.label} restores {release_label(live.restores or 0)} ({live.commit[:7]}); "
             f"this push replaces it"
         )
+
+    def with_users(
+        self, spec: ServiceSpec, stored: Mapping[str, str] | None = None
+    ) -> ServiceSpec:
+        """The spec with those whom it lets in today. Raises DirectivesInvalid.
+
+        ``stored`` is as for :meth:`env_of`.
+        """
+        if spec.auth is None:
+            return spec
+        value = self._value(spec.service, spec.auth, stored)
+        fault = users_fault(spec.auth, value)
+        if value is None or fault:
+            raise DirectivesInvalid(f"mypaas.auth: {fault}")
+        return dataclasses.replace(spec, users=hashed(value))
+
+    def _value(
+        self, service: ServiceName, key: str, stored: Mapping[str, str] | None = None
+    ) -> str | None:
+        """The value that the server has for a variable."""
+        found = (self._stored(service) if stored is None else stored).get(key)
+        return self._lookup(service, key) if found is None else found
 
     def env_of(
         self, spec: ServiceSpec, stored: Mapping[str, str] | None = None
@@ -224,9 +248,7 @@ class PostReceive:
             text,
             default_service=default,
             pinned=pinned,
-            has_value=lambda service, key: (
-                key in self._stored(service) or self._lookup(service, key) is not None
-            ),
+            value_of=self._value,
         )
         used, faults = images.uses(text)
         wanted = Wanted(spec, lines_of(text), tuple(used))
@@ -241,7 +263,7 @@ class PostReceive:
     def _request(self, push: Push, wanted: Wanted) -> Request:
         commit = push.commit
         return Request(
-            spec=wanted.spec,
+            spec=self.with_users(wanted.spec),
             env=self.env_of(wanted.spec),
             context=lambda: push.repository.context(commit),
             commit=commit,

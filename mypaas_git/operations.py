@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -148,6 +149,9 @@ class Operations:
                 after = changed(before, changes)
                 check_variables(after)
                 env = self._hook.env_of(live.spec, after)
+                if live.spec.auth in changes:
+                    spec = self._hook.with_users(live.spec, after)
+                    live = dataclasses.replace(live, spec=spec)
                 self._variables.write(service, after)
             if env == live.env:
                 return None
@@ -187,6 +191,25 @@ class Operations:
             self._ledger.want(service, Wanted.RUNNING)
             asker.progress.done(f"{service} {live.label} runs")
             return live
+
+    def close(self, service: ServiceName, asker: Asker) -> Release:
+        """Have visitors get a page until :meth:`open`, whatever is deployed meanwhile.
+
+        A deploy that is going on is not waited for: it will find the service closed.
+        """
+        live = self._live(service, asker.identity)
+        with self._engine.locks.hold_routes():
+            self._ledger.close(service, asker.identity.name)
+            self._reconciler.restore_route(self._ledger.standing(service))
+        return live
+
+    def open(self, service: ServiceName, asker: Asker) -> Release:
+        """Have visitors get to the service again."""
+        live = self._live(service, asker.identity)
+        with self._engine.locks.hold_routes():
+            self._ledger.open(service)
+            self._reconciler.restore_route(self._ledger.standing(service))
+        return live
 
     def remove(self, service: ServiceName, asker: Asker, *, with_repository: bool) -> None:
         """Remove containers, images and routes; volumes stay.

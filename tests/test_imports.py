@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "routing": BOTTOM | {"directives"},
     "ledger": BOTTOM | {"directives"},
     "deploy": BOTTOM | {"ledger", "runtime.base", "routing", "directives", "progress"},
-    "hook": BOTTOM | {"access", "directives", "deploy", "git", "ledger", "progress"},
+    "hook": BOTTOM | {"access", "directives", "deploy", "git", "ledger", "progress", "routing"},
     "operations": BOTTOM
     | {"access", "config", "deploy", "git", "hook", "ledger", "progress", "runtime.base"},
 }

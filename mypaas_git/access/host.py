@@ -11,7 +11,7 @@ import ipaddress
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
-from mypaas_git.directives.model import Publish, ServiceSpec, Url, Volume
+from mypaas_git.directives.model import Publish, Redirect, ServiceSpec, Url, Volume
 from mypaas_git.directives.values import BadValue, port
 from mypaas_git.errors import HostRefused, SettingsError
 
@@ -77,7 +77,7 @@ class HostRules:
     reserved: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-Wish = Url | Volume | Publish
+Wish = Url | Redirect | Volume | Publish
 """What a service may ask of the host."""
 
 
@@ -97,7 +97,7 @@ def check(
     of a wish in the Dockerfile.
     """
     details: list[str] = []
-    wishes: tuple[Wish, ...] = (*spec.urls, *spec.volumes, *spec.publish)
+    wishes: tuple[Wish, ...] = (*spec.urls, *spec.redirects, *spec.volumes, *spec.publish)
     for wish in wishes:
         fault = _fault(wish, spec, rules, key, kept)
         if fault is None and isinstance(wish, Volume):
@@ -151,6 +151,8 @@ def parse_publish_range(text: str) -> tuple[int, int]:
 def _fault(
     wish: Wish, spec: ServiceSpec, rules: HostRules, key: str, kept: Collection[Url]
 ) -> str | None:
+    if isinstance(wish, Redirect):
+        wish = wish.source
     if isinstance(wish, Url):
         return _url_fault(wish, spec, rules, key, kept)
     if isinstance(wish, Publish):

@@ -59,6 +59,7 @@ class Verb(Enum):
     RESTART = ("restart", Right.SERVICE)
     STOP = ("stop", Right.SERVICE)
     START = ("start", Right.SERVICE)
+    MAINTENANCE = ("maintenance", Right.SERVICE)
     RUN = ("run", Right.SERVICE)  # whoever may push can have the containers do anything
     REMOVE = ("remove", Right.ADMIN)
 

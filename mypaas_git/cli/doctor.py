@@ -79,6 +79,8 @@ def _examine(context: Context) -> Iterator[Finding]:
 
 def _service(service: ServiceName, told: dict[str, Any]) -> Finding:
     """What is to be said of a service; what somebody meant to be is not wrong."""
+    if told["maintenance"] and told["health"] in ("healthy", "stopped"):
+        return Finding(service, note=f"in maintenance; mypaas maintenance off {service}")
     if told["health"] == "healthy" and not told["deploying"]:
         return Finding(service)
     if told["health"] == "stopped":

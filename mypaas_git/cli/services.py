@@ -55,6 +55,7 @@ def status(context: Context, service: ServiceName, as_json: bool) -> None:
     if as_json:
         context.json(found)
         return
+    closed = found["maintenance"]
     lines = {
         "service": found["service"],
         "release": found["release"] or "none is live",
@@ -62,8 +63,10 @@ def status(context: Context, service: ServiceName, as_json: bool) -> None:
         "deployed": f"by {found['who']} at {found['since']}" if found["release"] else "",
         "health": doing(found),
         "kept": ", ".join(found["kept"]) if not found["release"] else "",
+        "maintenance": f"since {closed['since']} by {closed['who']}" if closed else "",
         "scale": str(found["scale"]) if found["release"] else "",
         "urls": " ".join(found["urls"]),
+        "redirects": ", ".join(found["redirects"]),
     }
     context.table([(name, value) for name, value in lines.items() if value])
     for replica in found["containers"]:
@@ -86,6 +89,7 @@ def summary(context: Context, service: ServiceName) -> dict[str, Any]:
     replicas, health = _replicas(context, live, wanted)
     if live is None:
         health = REMOVED if wanted.gone else "not live" if releases else NEW
+    closed = context.app.ledger.maintenance(service)
     return {
         "service": service,
         "release": live.label if live else None,
@@ -96,7 +100,9 @@ def summary(context: Context, service: ServiceName) -> dict[str, Any]:
         "scale": live.spec.scale if live else None,
         "replicas": sum(each.running for each in replicas),
         "urls": [str(url) for url in live.spec.urls] if live else [],
+        "redirects": [str(each) for each in live.spec.redirects] if live else [],
         "health": health,
+        "maintenance": {"who": closed.who, "since": when(closed.since)} if closed else None,
         "containers": [{"name": each.name, "state": each.state} for each in replicas],
         "kept": kept(context, service),
         "deploying": _deploying(releases[0]) if releases else None,
@@ -123,7 +129,8 @@ def doing(found: dict[str, Any]) -> str:
     """How the service of a summary does, and what is being done to it."""
     now = found["deploying"]
     under_way = f"deploying {now['release']} for {now['seconds']:.0f} s" if now else ""
-    return "; ".join(filter(None, (found["health"], under_way)))
+    closed = "in maintenance" if found["maintenance"] else ""
+    return "; ".join(filter(None, (found["health"], closed, under_way)))
 
 
 def _deploying(newest: Release) -> dict[str, Any] | None:

@@ -15,6 +15,7 @@ from mypaas_git.cli.config import config
 from mypaas_git.cli.context import Context, Terminal
 from mypaas_git.cli.keys import keys, whoami
 from mypaas_git.cli.logs import logs
+from mypaas_git.cli.maintenance import maintenance
 from mypaas_git.cli.operations import redeploy, remove, restart, rollback, start, stop
 from mypaas_git.cli.releases import releases
 from mypaas_git.cli.run import run_command
@@ -25,7 +26,7 @@ from mypaas_git.progress import clean, clean_lines
 
 SHARED = (
     *(services, status, releases, logs, run_command, config, keys, whoami, audit),
-    *(rollback, redeploy, restart, stop, start, remove),
+    *(rollback, redeploy, restart, stop, start, maintenance, remove),
 )
 
 

@@ -19,6 +19,7 @@ class Attempt:
     before: Release | None
     out: Progress
     switching: bool = False
+    closed: bool = False
     created: list[str] = field(default_factory=list)
     replaced: list[str] = field(default_factory=list)
     stopped: list[str] = field(default_factory=list)

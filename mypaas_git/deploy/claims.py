@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from mypaas_git.deploy.request import Request
-from mypaas_git.directives.model import Publish, ServiceSpec, Url, Volume
+from mypaas_git.directives.model import Publish, Redirect, ServiceSpec, Url, Volume
 from mypaas_git.errors import HostRefused, PortInUse, RouteRefused
 from mypaas_git.ledger.store import Ledger
 from mypaas_git.names import ServiceName
@@ -62,14 +62,16 @@ class Claims:
         self.check_directories(request, list)
 
     def check_urls(self, request: Request) -> None:
-        """Raise RouteRefused for a url that another service has."""
+        """Raise RouteRefused for an address that another service has."""
         live = self._ledger.live_release(request.spec.service)
-        kept = live.spec.urls if live else ()
+        kept = live.spec.addresses if live else ()
         others = self._others(request.spec)
-        for url in request.spec.urls:
+        wishes: tuple[Url | Redirect, ...] = (*request.spec.urls, *request.spec.redirects)
+        for wish in wishes:
+            url = wish.source if isinstance(wish, Redirect) else wish
             fault = url_fault(url, others, kept, request.may_share)
             if fault:
-                raise RouteRefused(request.where(url) + fault)
+                raise RouteRefused(request.where(wish) + fault)
 
     def check_directories(
         self, request: Request, replicas: Callable[[], list[Replica]]
@@ -142,7 +144,7 @@ def url_fault(
     A host belongs to the services that are on it. A further one may join it, on a path of
     its own, if ``may_share`` says so of all of them; what it has already, it keeps.
     """
-    on_host = [(spec.service, each) for spec in others for each in spec.urls]
+    on_host = [(spec.service, each) for spec in others for each in spec.addresses]
     on_host = [(service, each) for service, each in on_host if each.host == url.host]
     for service, each in on_host:
         if each.path == url.path:

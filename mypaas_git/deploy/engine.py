@@ -35,6 +35,7 @@ from mypaas_git.ledger.store import Ledger
 from mypaas_git.names import ServiceName
 from mypaas_git.progress import LineProgress, Progress, Tee
 from mypaas_git.redact import Redactor
+from mypaas_git.routing.pages import Page
 from mypaas_git.routing.traefik import Traefik
 from mypaas_git.runtime.base import BuildPlan, Replica, ReplicaPlan, Runtime
 
@@ -110,6 +111,7 @@ class Engine:
             self._retirer.retire(release.service, attempt.replaced)
             live = self._measured(attempt, live)
             _announce(live, attempt.out)
+            self._tell_of_maintenance(live.service, attempt.out)
         return live
 
     def start(self, live: Release, progress: Progress) -> None:
@@ -124,7 +126,7 @@ class Engine:
             self._reconciler.bring_up(live)
             gate, timeout = gate_of(live.spec), self._health_timeout
             start_and_wait(self._runtime, names, gate, timeout, progress.detail)
-            self._router.set(live.spec, names)
+            self._router.set(live.spec, names, self._page(live.service))
         except MypaasError as error:
             error.rewrite(Redactor(secrets_of(live.spec, live.env)))
             raise
@@ -145,6 +147,7 @@ class Engine:
         )
         for line in preview(spec, request.env, live):
             progress.detail(line)
+        self._tell_of_maintenance(spec.service, progress)
         stopped = standing.wanted is not Wanted.RUNNING
         progress.step(f"Expected downtime: {expected_downtime(spec, live, stopped)}")
 
@@ -230,7 +233,7 @@ class Engine:
             attempt.switching = True
             self._ledger.switching(release)
             reach("switch.recorded")
-            self._router.set(spec, attempt.created)
+            self._router.set(spec, attempt.created, self._page(spec.service))
             reach("switch.confirmed")
             live = self._ledger.live(release, attempt.down())
         reach("ledger.live")
@@ -307,6 +310,19 @@ class Engine:
             except MypaasError as fault:  # whoever repairs the service does it
                 log.warning("not-kept-up", replica=name, error=str(fault))
 
+    def _page(self, service: ServiceName) -> Page | None:
+        """The page that visitors get of what serves."""
+        return Page.MAINTENANCE if self._ledger.maintenance(service) else None
+
+    def _tell_of_maintenance(self, service: ServiceName, out: Progress) -> None:
+        """Whoever deploys may not know that nobody gets to see it."""
+        closed = self._ledger.maintenance(service)
+        if closed:
+            out.warning(
+                f"{service} stays in maintenance, as {closed.who} wants it: visitors get a "
+                f"page until somebody says: mypaas maintenance off {service}"
+            )
+
     def _stop(self, attempt: Attempt, old: Sequence[Replica]) -> None:
         """Stop what serves, so that old and new never run together."""
         running = [replica.name for replica in old if replica.running]
@@ -315,6 +331,10 @@ class Engine:
             before = attempt.before
             attempt.stopped = [r.name for r in old if before and r.release == before.number]
             attempt.down_since = time.monotonic()
+            if before:
+                # Whoever found nobody there would have to wait to hear that.
+                attempt.closed = True
+                self._reconciler.close(self._ledger.standing(before.service))
             with ThreadPoolExecutor(max_workers=len(running)) as pool:
                 list(pool.map(self._retirer.stop, running))
             reach("stop.stopped")
@@ -326,7 +346,7 @@ class Engine:
             attempt.out.step(f"Draining {', '.join(running)}")
             attempt.switching = True
             attempt.down_since = time.monotonic()
-            self._router.set(attempt.before.spec, [])
+            self._router.set(attempt.before.spec, [], self._page(attempt.before.service))
             self._retirer.drain(running, quiet=CLOSED)
 
     def _give_up(self, attempt: Attempt, error: BaseException, record: Progress) -> None:
@@ -352,7 +372,7 @@ class Engine:
 
     def _undo(self, attempt: Attempt) -> None:
         service, live = attempt.release.service, attempt.before
-        if attempt.switching:
+        if attempt.switching and not attempt.closed:
             self._route_back(service)
         if attempt.switching and attempt.release.spec.scale:
             # Visitors may have got there already.
@@ -363,14 +383,17 @@ class Engine:
         if live and attempt.stopped:
             gate, timeout = gate_of(live.spec), self._health_timeout
             start_and_wait(self._runtime, attempt.stopped, gate, timeout, log.info)
+        if attempt.closed:
+            self._route_back(service)
         if attempt.release.restores is None:
             self._runtime.remove_image(service, attempt.release.number)
 
     def _route_back(self, service: ServiceName) -> None:
         # Another service's file may be what Traefik could not read.
+        replicas = self._runtime.replicas()
         for other in self._ledger.standings():
             if other.service != service:
-                self._reconciler.write_route(other)
+                self._reconciler.write_route(other, replicas)
         self._reconciler.restore_route(self._ledger.standing(service))
 
     def _refuse_taken(self, request: Request) -> None:
@@ -432,8 +455,8 @@ def _announce(release: Release, out: Progress) -> None:
         f"{release.service} {release.label} is live in {seconds}, {down} s down"
         f"{saw if release.probes else ''}"
     )
-    for url in release.spec.urls:
-        out.detail(str(url))
+    for each in (*release.spec.urls, *release.spec.redirects):
+        out.detail(str(each))
 
 
 def _counted(names: Sequence[str]) -> str:

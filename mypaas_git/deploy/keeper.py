@@ -66,6 +66,7 @@ class Keeper:
         self._tidied = time.monotonic()
         self._away = ""
         self._failures: dict[ServiceName, int] = {}
+        self._silent: set[ServiceName] = set()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="keeper", daemon=True)
 
@@ -126,6 +127,12 @@ class Keeper:
         service = standing.service
         if not self._reconciler.is_broken(standing, replicas):
             self._failures.pop(service, None)
+            self._silent.discard(service)
+            return
+        if service not in self._silent and self._reconciler.is_silent(standing, replicas):
+            # A second look tells whether the engine was quick to start it again: visitors
+            # who have been told that it is down are not told sooner that it is back.
+            self._silent.add(service)
             return
         failures = self._failures.get(service, 0)
         if failures > TRIES and failures % (PATIENCE / INTERVAL):

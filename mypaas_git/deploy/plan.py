@@ -20,8 +20,11 @@ def replica_plans(
     """Return one plan per replica of ``release``.
 
     ``env`` has a value for every variable of the spec; ``expand`` turns a volume's
-    ``~`` into a path.
+    ``~`` into a path. The passwords of visitors are the proxy's alone, unless the
+    Dockerfile asks for them as a variable.
     """
+    if spec.auth not in {each.key for each in spec.env}:
+        env = {key: value for key, value in env.items() if key != spec.auth}
     return tuple(
         ReplicaPlan(
             name=name,

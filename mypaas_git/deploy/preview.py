@@ -19,6 +19,7 @@ def preview(spec: ServiceSpec, env: Mapping[str, str], live: Release | None) -> 
     before = live.spec if live else ServiceSpec(spec.service)
     lines = [
         *_set("urls", map(str, before.urls), map(str, spec.urls)),
+        *_set("redirects", map(str, before.redirects), map(str, spec.redirects)),
         *_env(live.env if live else {}, env),
         *_set("volumes", map(_volume, before.volumes), map(_volume, spec.volumes)),
         *_set("publish", map(_publish, before.publish), map(_publish, spec.publish)),
@@ -68,6 +69,9 @@ def _facts(spec: ServiceSpec) -> list[tuple[str, str]]:
     return [
         ("port", str(spec.port)),
         ("scale", f"{spec.scale}{mode}"),
+        ("stripprefix", str(spec.stripprefix).lower()),
+        ("auth", spec.auth or "none"),
+        ("sticky", str(spec.sticky).lower()),
         ("healthcheck", _check(spec.healthcheck)),
         ("maxcpu", "none" if spec.maxcpu is None else f"{spec.maxcpu:g}"),
         ("maxmem", "none" if spec.maxmem is None else _size(spec.maxmem)),

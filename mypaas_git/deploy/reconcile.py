@@ -7,12 +7,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import structlog
 
+from mypaas_git.deploy.outage import answers
 from mypaas_git.deploy.plan import replica_names, replica_plans
 from mypaas_git.deploy.retire import Retirer
 from mypaas_git.failpoints import reach
 from mypaas_git.ledger.model import Release, Standing, Wanted
 from mypaas_git.ledger.store import Ledger
 from mypaas_git.names import ServiceName
+from mypaas_git.routing.pages import Page
 from mypaas_git.routing.traefik import Traefik
 from mypaas_git.runtime.base import Replica, Runtime
 
@@ -83,10 +85,10 @@ class Reconciler:
     def is_broken(self, standing: Standing, replicas: Sequence[Replica]) -> bool:
         """Whether there is anything to repair; ``replicas`` are those that the engine has."""
         live, wanted = standing.live, standing.wanted
-        if standing.underway or self.is_misrouted(standing):
+        own = [each for each in replicas if each.service == standing.service]
+        if standing.underway or self.is_misrouted(standing, own):
             return True
         names = replica_names(live.spec, live.number) if live else []
-        own = [each for each in replicas if each.service == standing.service]
         strays = self._unwanted(standing.service, own, names)
         if not all(self._retirer.is_at(name) for name in strays):
             return True
@@ -97,22 +99,48 @@ class Reconciler:
             return not up.isdisjoint(names)
         return not up.issuperset(names)
 
-    def is_misrouted(self, standing: Standing) -> bool:
+    def is_misrouted(self, standing: Standing, replicas: Sequence[Replica]) -> bool:
         """Whether the file of the route is not what it should be."""
         live = standing.live
-        return live is not None and self._router.differs(live.spec, _routed(standing))
+        if live is None:
+            return False
+        return self._router.differs(live.spec, *self._led_to(standing, live, replicas))
 
-    def write_route(self, standing: Standing) -> None:
+    def is_silent(self, standing: Standing, replicas: Sequence[Replica]) -> bool:
+        """Whether all that is wrong is that nobody answers, of which visitors are not told.
+
+        That may pass by itself: the engine starts again what has died.
+        """
+        live = standing.live
+        if live is None or standing.underway:
+            return False
+        names, page = self._led_to(standing, live, replicas)
+        return (
+            page is Page.DOWN
+            and {each.name for each in replicas if each.up}.issuperset(names)
+            and not self._router.differs(live.spec, names)
+        )
+
+    def write_route(self, standing: Standing, replicas: Sequence[Replica]) -> None:
         """Write the route of what is live, without waiting for it."""
-        if standing.live is not None:
-            self._router.write(standing.live.spec, _routed(standing))
+        live = standing.live
+        if live is not None:
+            self._router.write(live.spec, *self._led_to(standing, live, replicas))
 
     def restore_route(self, standing: Standing) -> None:
         """Lead visitors to what is live, or nowhere; wait for the proxy if it answers."""
-        if standing.live is None:
+        live = standing.live
+        if live is None:
             self._router.drop(standing.service)
         else:
-            self._router.restore(standing.live.spec, _routed(standing))
+            replicas = self._runtime.replicas(live.service)
+            self._router.restore(live.spec, *self._led_to(standing, live, replicas))
+
+    def close(self, standing: Standing) -> None:
+        """Have visitors get a page until the next route."""
+        live = standing.live
+        if live is not None:
+            self._router.restore(live.spec, [], page_of(standing))
 
     def bring_up(self, live: Release) -> None:
         """Make and start whatever containers of ``live`` are missing or do not run."""
@@ -128,7 +156,9 @@ class Reconciler:
         for name in wanted:
             if name in missing or not found[name].up:
                 self._runtime.start(name)
-            self._runtime.keep_up(name)
+            # The engine is keeping up what it is about to start again.
+            if name in missing or found[name].state != "restarting":
+                self._runtime.keep_up(name)
 
     def _keep_running(self, live: Release) -> None:
         wanted = replica_names(live.spec, live.number)
@@ -136,13 +166,13 @@ class Reconciler:
             # What the interrupted deploy that stopped it has started may hold its port.
             self._remove_strays(live.service, wanted)
         self.bring_up(live)
-        self._router.restore(live.spec, wanted)
+        self.restore_route(self._ledger.standing(live.service))
         # Only now: Traefik may have been led to them by whoever was interrupted.
         self._retire_strays(live.service, wanted)
 
     def _keep_stopped(self, live: Release) -> None:
         wanted = replica_names(live.spec, live.number)
-        self._router.restore(live.spec, [])
+        self.restore_route(self._ledger.standing(live.service))
         self._retire_strays(live.service, wanted)
         if self._retirer.drain(wanted):
             with ThreadPoolExecutor(max_workers=len(wanted)) as pool:
@@ -161,6 +191,25 @@ class Reconciler:
         if wanted is Wanted.ERASED:
             self._erase(service)
             self._ledger.forget(service)
+
+    def _led_to(
+        self, standing: Standing, live: Release, replicas: Sequence[Replica]
+    ) -> tuple[list[str], Page | None]:
+        """The replicas that visitors are to be led to, and what page they get instead.
+
+        Once visitors have the page of a service that is down, they have it until somebody
+        accepts connections again.
+        """
+        page = page_of(standing)
+        if standing.wanted is not Wanted.RUNNING:
+            return [], page
+        names = replica_names(live.spec, live.number)
+        if page is None and live.spec.urls:
+            own = [each for each in replicas if each.name in names]
+            is_up = self._router.differs(live.spec, names, Page.DOWN)
+            if not answers(own, live.spec.port, sure=is_up):
+                page = Page.DOWN
+        return names, page
 
     def _retire_strays(self, service: ServiceName, wanted: Sequence[str]) -> None:
         strays = self._strays(service, wanted)
@@ -191,9 +240,8 @@ class Reconciler:
         return up.issuperset(replica_names(live.spec, live.number))
 
 
-def _routed(standing: Standing) -> list[str]:
-    """The replicas that visitors are to be led to."""
-    live = standing.live
-    if live is None or standing.wanted is not Wanted.RUNNING:
-        return []
-    return replica_names(live.spec, live.number)
+def page_of(standing: Standing) -> Page | None:
+    """The page that visitors are to get, whatever runs."""
+    if standing.maintenance:
+        return Page.MAINTENANCE
+    return None if standing.wanted is Wanted.RUNNING else Page.STOPPED

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 
 from mypaas_git.deploy.lock import never
 from mypaas_git.directives.images import Use
-from mypaas_git.directives.model import Publish, ServiceSpec, Url, Volume
+from mypaas_git.directives.model import Publish, Redirect, ServiceSpec, Url, Volume
 from mypaas_git.ledger.model import Action, Release
 from mypaas_git.names import ServiceName
 
-Wish = Url | Volume | Publish
+Wish = Url | Redirect | Volume | Publish
 
 
 def _nowhere(_: Wish) -> str:

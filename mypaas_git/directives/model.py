@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from mypaas_git.names import ServiceName
@@ -67,16 +67,33 @@ class Healthcheck:
 
 
 @dataclass(frozen=True)
+class Redirect:
+    """Visitors of ``source`` are sent on to ``target``, with what follows in their url."""
+
+    source: Url
+    target: Url
+
+    def __str__(self) -> str:
+        return f"{self.source} -> {self.target}"
+
+
+@dataclass(frozen=True)
 class ServiceSpec:
     """Everything that a release asks for, save the image.
 
     ``scale`` 0 means one container that is stopped before its successor starts.
     ``healthcheck`` is None when the Dockerfile names none. ``maxcpu`` is in CPUs,
-    ``maxmem`` in bytes, None meaning no limit.
+    ``maxmem`` in bytes, None meaning no limit. ``auth`` names the secret whose value says
+    which visitors to let in, None for everybody; ``users`` are these with their passwords
+    hashed, filled in when it is deployed.
     """
 
     service: ServiceName
     urls: tuple[Url, ...] = ()
+    redirects: tuple[Redirect, ...] = ()
+    stripprefix: bool = False
+    auth: str | None = None
+    sticky: bool = False
     volumes: tuple[Volume, ...] = ()
     env: tuple[EnvVar, ...] = ()
     port: int = 80
@@ -86,6 +103,12 @@ class ServiceSpec:
     healthcheck: Healthcheck | None = None
     maxcpu: float | None = None
     maxmem: int | None = None
+    users: tuple[str, ...] = field(default=(), repr=False)
+
+    @property
+    def addresses(self) -> tuple[Url, ...]:
+        """What of the web is the service's own: its urls, and where it redirects from."""
+        return (*self.urls, *(each.source for each in self.redirects))
 
     @property
     def replicas(self) -> int:
@@ -98,13 +121,18 @@ class ServiceSpec:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> ServiceSpec:
-        """Return the spec that :meth:`to_dict` described."""
+        """Return the spec that :meth:`to_dict` described, be it of an older version."""
         check = data["healthcheck"]
         return cls(
             **{
                 **data,
                 "service": ServiceName(data["service"]),
                 "urls": tuple(Url(**each) for each in data["urls"]),
+                "redirects": tuple(
+                    Redirect(Url(**each["source"]), Url(**each["target"]))
+                    for each in data.get("redirects", ())
+                ),
+                "users": tuple(data.get("users", ())),
                 "volumes": tuple(Volume(**each) for each in data["volumes"]),
                 "env": tuple(EnvVar(**each) for each in data["env"]),
                 "publish": tuple(Publish(**each) for each in data["publish"]),

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from mypaas_git.directives.lexer import Fault, Line, lex
 from mypaas_git.directives.model import Publish, ServiceSpec
 from mypaas_git.directives.table import DIRECTIVES, Directive, nearest
+from mypaas_git.directives.users import read_users
 from mypaas_git.directives.values import MAX_ITEMS, BadValue, Scale
 from mypaas_git.errors import DirectivesInvalid
 from mypaas_git.names import ServiceName
@@ -21,13 +22,13 @@ def parse_dockerfile(
     *,
     default_service: ServiceName | None,
     pinned: bool = True,
-    has_value: Callable[[ServiceName, str], bool] | None = None,
+    value_of: Callable[[ServiceName, str], str | None] | None = None,
 ) -> ServiceSpec:
     """Return what the directives in a Dockerfile's ``text`` ask for.
 
     A Dockerfile without ``mypaas.service`` is for ``default_service``; when
-    ``pinned``, it cannot be for another one. ``has_value`` tells whether the server
-    holds a value of a variable that is only named. Raises :class:`DirectivesInvalid`
+    ``pinned``, it cannot be for another one. ``value_of`` tells what value the server
+    holds of a variable that is only named, if any. Raises :class:`DirectivesInvalid`
     whose details hold one line for each fault, in the order of the Dockerfile.
     """
     lines, faults = lex(text)
@@ -36,8 +37,10 @@ def parse_dockerfile(
         reading.take(line)
     reading.check_service(default_service, pinned=pinned)
     reading.check_publish()
-    if has_value is not None:
-        reading.check_env(default_service, has_value)
+    reading.check_redirects()
+    reading.check_web()
+    if value_of is not None:
+        reading.check_env(default_service, value_of)
     if reading.faults:
         raise _invalid(reading.faults)
     return reading.spec(default_service)
@@ -96,17 +99,60 @@ class _Reading:
                 )
 
     def check_env(
-        self, default: ServiceName | None, has_value: Callable[[ServiceName, str], bool]
+        self, default: ServiceName | None, value_of: Callable[[ServiceName, str], str | None]
     ) -> None:
-        """Find variables without a value that the server has none for either."""
+        """Find variables without a value that the server has no good one for either."""
         services = self._items["mypaas.service"]
         service = services[0].value if services else default
         for number, variable in self._items["mypaas.env"]:
-            if service and variable.value is None and not has_value(service, variable.key):
+            if service and variable.value is None and value_of(service, variable.key) is None:
                 self._fault(
                     number,
                     f"mypaas.env: {variable.key} has no value; an admin can set one: "
                     f"mypaas config set {service} {variable.key}=…",
+                )
+        for number, key in self._items["mypaas.auth"]:
+            fault = users_fault(key, value_of(service, key)) if service else None
+            if fault:
+                self._fault(
+                    number,
+                    f"mypaas.auth: {fault}; an admin can set it: "
+                    f"mypaas config set {service} {key}=user:password",
+                )
+
+    def check_redirects(self) -> None:
+        """Find redirects that lead elsewhere, or from what is a url already.
+
+        Since the target is served, and no redirect itself, nobody is sent round in circles.
+        """
+        urls = {each.value: each.number for each in self._items["mypaas.url"]}
+        for number, redirect in self._items["mypaas.redirect"]:
+            if redirect.source in urls:
+                self._fault(
+                    number,
+                    f"mypaas.redirect: {redirect.source} stands on line "
+                    f"{urls[redirect.source]} as a url of the service; keep one of them",
+                )
+            if redirect.target not in urls:
+                self._fault(
+                    number,
+                    f"mypaas.redirect: {redirect.target} is no url of this service; add "
+                    f"'# mypaas.url={redirect.target}', or lead to one that it has",
+                )
+
+    def check_web(self) -> None:
+        """Find what makes sense for urls only, and there is none."""
+        urls = [each.value for each in self._items["mypaas.url"]]
+        for key in ("mypaas.auth", "mypaas.sticky", "mypaas.stripprefix"):
+            for number, value in self._items[key]:
+                if value and not urls:
+                    self._fault(number, f"{key}: the service has no url; add '# mypaas.url=…'")
+        for number, value in self._items["mypaas.stripprefix"]:
+            if value and urls and all(url.path == "/" for url in urls):
+                self._fault(
+                    number,
+                    "mypaas.stripprefix: no url has a path to strip, such as "
+                    f"'{urls[0]}/app'; leave it out",
                 )
 
     def check_publish(self) -> None:
@@ -174,6 +220,17 @@ class _Reading:
 
     def _fault(self, number: int, message: str) -> None:
         self.faults.append(Fault(number, message))
+
+
+def users_fault(key: str, value: str | None) -> str | None:
+    """Why the value of a secret does not say who is to be let in; it is not shown."""
+    if value is None:
+        return f"{key} has no value"
+    try:
+        read_users(value)
+    except BadValue as error:
+        return f"{key}: {error}"
+    return None
 
 
 def _fixed(item: Publish) -> bool:

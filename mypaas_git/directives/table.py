@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mypaas_git.directives import values
-from mypaas_git.directives.model import EnvVar, Publish, Url, Volume
+from mypaas_git.directives.model import EnvVar, Publish, Redirect, Url, Volume
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,10 @@ def _one(parse: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
 
 def _the_url(item: Url) -> str:
     return f"the url {item}"
+
+
+def _the_source(item: Redirect) -> str:
+    return f"a redirect from {item.source}"
 
 
 def _the_target(item: Volume) -> str:
@@ -71,6 +75,35 @@ _ALL = (
         "http(s)://host[/path]",
         "where the service is reached; none: not from outside",
         _the_url,
+    ),
+    Directive(
+        "mypaas.redirect",
+        "redirects",
+        _one(values.redirect),
+        "http(s)://host[/path] -> url",
+        "an address whose visitors are sent on to one of the service's urls",
+        _the_source,
+    ),
+    Directive(
+        "mypaas.stripprefix",
+        "stripprefix",
+        values.switch,
+        "true or false",
+        "whether the app sees paths without that of its url; default: false",
+    ),
+    Directive(
+        "mypaas.auth",
+        "auth",
+        values.secret,
+        "KEY",
+        "the secret that says who is let in: user:password lines",
+    ),
+    Directive(
+        "mypaas.sticky",
+        "sticky",
+        values.switch,
+        "true or false",
+        "whether a visitor stays with one container, by a cookie; default: false",
     ),
     Directive(
         "mypaas.volume",
@@ -119,9 +152,15 @@ DIRECTIVES: Mapping[str, Directive] = {each.key: each for each in _ALL}
 """Every directive by its key, in the order of the documentation."""
 
 
-def key_of(item: Url | Volume | EnvVar | Publish) -> str:
+def key_of(item: Url | Redirect | Volume | EnvVar | Publish) -> str:
     """The directive by which ``item`` was asked for."""
-    kinds = {Url: "url", Volume: "volume", EnvVar: "env", Publish: "publish"}
+    kinds = {
+        Url: "url",
+        Redirect: "redirect",
+        Volume: "volume",
+        EnvVar: "env",
+        Publish: "publish",
+    }
     return f"mypaas.{kinds[type(item)]}"
 
 

@@ -12,7 +12,7 @@ import re
 from typing import Literal, NamedTuple, cast
 
 from mypaas_git.directives.lexer import bare
-from mypaas_git.directives.model import EnvVar, Healthcheck, Publish, Url, Volume
+from mypaas_git.directives.model import EnvVar, Healthcheck, Publish, Redirect, Url, Volume
 from mypaas_git.errors import NameRefused
 from mypaas_git.names import ServiceName, VariableName
 
@@ -72,6 +72,43 @@ def url(text: str) -> Url:
         raise BadValue(f"{_shown(text)} is not a url; {_URL_FORM}")
     scheme = cast('Literal["http", "https"]', match[1].lower())
     return Url(scheme, _host(match[2].lower()), _url_path(match[3] or "/"))
+
+
+def redirect(text: str) -> Redirect:
+    """Return ``URL -> URL``."""
+    source, arrow, target = text.partition("->")
+    if not arrow:
+        raise BadValue(
+            f"{_shown(text)} is not a redirect; write FROM -> TO, such as "
+            "'https://www.example.com -> https://example.com'"
+        )
+    return Redirect(url(source.strip(" \t")), url(target.strip(" \t")))
+
+
+def switch(text: str) -> bool:
+    """Return whether something is to be so."""
+    if text not in {"true", "false"}:
+        raise BadValue(f"{_shown(text)} is neither 'true' nor 'false'")
+    return text == "true"
+
+
+def secret(text: str) -> str:
+    """Return the name of a variable whose value the server's config holds."""
+    key, equals, _ = text.partition("=")
+    try:
+        key = VariableName.parse(key.strip(" \t"))
+    except NameRefused:
+        # Whoever writes the users themselves here has no need to see them in a log.
+        raise BadValue(
+            "this is not the name of a secret; write one, such as SITE_USERS, and have an "
+            "admin set its value: mypaas config set SERVICE SITE_USERS=user:password"
+        ) from None
+    if equals:
+        raise BadValue(
+            f"users do not stand in a Dockerfile; write {key} alone, and have an admin set "
+            f"its value: mypaas config set SERVICE {key}=user:password"
+        )
+    return key
 
 
 def volume(text: str) -> Volume:

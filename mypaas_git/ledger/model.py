@@ -135,13 +135,23 @@ class Release:
 
 
 @dataclass(frozen=True)
+class Maintenance:
+    """``who`` closed the service to visitors, and when, in seconds since the epoch."""
+
+    who: str
+    since: float
+
+
+@dataclass(frozen=True)
 class Standing:
     """What the ledger says of a service at the moment.
 
-    ``underway`` tells whether an attempt has neither succeeded nor failed.
+    ``underway`` tells whether an attempt has neither succeeded nor failed, ``maintenance``
+    whether visitors get a page whatever runs.
     """
 
     service: ServiceName
     wanted: Wanted
     live: Release | None
     underway: bool
+    maintenance: bool = False

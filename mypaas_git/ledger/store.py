@@ -16,6 +16,7 @@ from mypaas_git.ledger.model import (
     FOLLOWERS,
     Action,
     Downtime,
+    Maintenance,
     Release,
     Standing,
     State,
@@ -65,6 +66,13 @@ MIGRATIONS = [
         FROM releases, json_each(releases.spec, '$.volumes')
         WHERE substr(json_extract(value, '$.source'), 1, 1) NOT IN ('/', '~')
         ORDER BY started_at;
+    """,
+    """
+    CREATE TABLE maintenance (
+        service TEXT PRIMARY KEY,
+        who TEXT NOT NULL,
+        since REAL NOT NULL
+    );
     """,
 ]
 _COLUMNS = (
@@ -222,8 +230,10 @@ class Ledger:
         """How every service stands, the removed ones too, by their names."""
         live = {release.service: release for release in self.live_releases()}
         underway = {release.service for release in self._select(f"WHERE {_UNDERWAY}")}
+        with self._transaction("BEGIN") as db:
+            closed = {name for (name,) in db.execute("SELECT service FROM maintenance")}
         return [
-            Standing(service, wanted, live.get(service), service in underway)
+            Standing(service, wanted, live.get(service), service in underway, service in closed)
             for service, wanted in self.all_services().items()
         ]
 
@@ -234,7 +244,30 @@ class Ledger:
             self.wanted(service),
             self.live_release(service),
             bool(self.underway(service)),
+            self.maintenance(service) is not None,
         )
+
+    def maintenance(self, service: ServiceName) -> Maintenance | None:
+        """Who closed ``service`` to visitors, and when; None when it is open."""
+        with self._transaction("BEGIN") as db:
+            row = db.execute(
+                "SELECT who, since FROM maintenance WHERE service = ?", (service,)
+            ).fetchone()
+        return Maintenance(*row) if row else None
+
+    def close(self, service: ServiceName, who: str) -> None:
+        """Note that visitors of ``service`` get a page, if it is live; the first note stays."""
+        with self._transaction() as db:
+            db.execute(
+                "INSERT OR IGNORE INTO maintenance"
+                " SELECT service, ?, ? FROM releases WHERE service = ? AND state = 'live'",
+                (who, time.time(), service),
+            )
+
+    def open(self, service: ServiceName) -> None:
+        """Note that ``service`` is open to visitors again."""
+        with self._transaction() as db:
+            db.execute("DELETE FROM maintenance WHERE service = ?", (service,))
 
     def wanted(self, service: ServiceName) -> Wanted:
         """What is to become of ``service``."""
@@ -254,11 +287,12 @@ class Ledger:
                     " WHERE service = ? AND state = 'live'",
                     (time.time(), service),
                 )
+                db.execute("DELETE FROM maintenance WHERE service = ?", (service,))
 
     def forget(self, service: ServiceName) -> None:
         """Remove every row of ``service``."""
         with self._transaction() as db:
-            for table in ("releases", "services", "layers"):
+            for table in ("releases", "services", "layers", "maintenance"):
                 db.execute(f"DELETE FROM {table} WHERE service = ?", (service,))  # noqa: S608 - our own names
 
     def add_layer(self, release: Release, id_: str) -> None:

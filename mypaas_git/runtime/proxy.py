@@ -9,7 +9,7 @@ import ssl
 import sys
 import tarfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Any, Protocol, cast
 
 from docker.errors import APIError, NotFound
@@ -26,7 +26,8 @@ EMBEDDED = "mypaas-embedded/traefik"
 
 class Plan(Protocol):
     """What to run. ``ports``: (inside, address outside, port outside or 0 for any);
-    ``mounts``: (source, target, read-only); ``digest`` tells one plan from another.
+    ``mounts``: (source, target, read-only); ``files``: (path below ``/``, text); ``digest``
+    tells one plan from another.
     """
 
     @property
@@ -40,6 +41,9 @@ class Plan(Protocol):
 
     @property
     def mounts(self) -> Sequence[tuple[str, str, bool]]: ...
+
+    @property
+    def files(self) -> Sequence[tuple[str, str]]: ...
 
     @property
     def digest(self) -> str: ...
@@ -162,7 +166,10 @@ class ProxyContainer:
                 log_config=LOGS,
             ),
             networking_config=api.create_networking_config(networks),
+            working_dir="/",
         )
+        if plan.files:
+            api.put_archive(self._name, "/", _archive(plan.files))
 
     def _start(self, ports: Sequence[tuple[int, str, int]]) -> None:
         try:
@@ -232,6 +239,22 @@ def _proxy_context(binary: Path) -> Iterator[bytes]:
                 yield chunk
         yield bytes(-size % tarfile.BLOCKSIZE)
     yield bytes(2 * tarfile.BLOCKSIZE)
+
+
+def _archive(files: Sequence[tuple[str, str]]) -> bytes:
+    """The files as a tar archive, with the directories that they lie in."""
+    with io.BytesIO() as packed:
+        with tarfile.open(fileobj=packed, mode="w") as archive:
+            parents = {str(each) for path, _ in files for each in PurePosixPath(path).parents}
+            for parent in sorted(parents - {"."}):
+                info = tarfile.TarInfo(parent)
+                info.type, info.mode = tarfile.DIRTYPE, 0o755
+                archive.addfile(info)
+            for path, text in files:
+                info = tarfile.TarInfo(path)
+                info.size = len(text.encode())
+                archive.addfile(info, io.BytesIO(text.encode()))
+        return packed.getvalue()
 
 
 def _certificates() -> dict[str, Path]:

@@ -65,6 +65,8 @@ VERBS = {
     "restart": Ask("restart {}", DEPLOYER, NOTHING_LIVE),
     "stop": Ask("stop {}", DEPLOYER, NOTHING_LIVE),
     "start": Ask("start {}", DEPLOYER, NOTHING_LIVE),
+    "maintenance on": Ask("maintenance on {}", DEPLOYER, NOTHING_LIVE),
+    "maintenance off": Ask("maintenance off {}", DEPLOYER, NOTHING_LIVE),
     "run": Ask("run {} -- true", DEPLOYER, NOTHING_LIVE),
     "config list": Ask("config list {}", ADMIN, "has no variable"),
     "config get": Ask("config get {} KEY", ADMIN, NOT_SET, NOT_SET),

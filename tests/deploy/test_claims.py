@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mypaas_git.deploy.claims import Directory, directory_fault, port_fault, url_fault
-from mypaas_git.directives.model import Publish, ServiceSpec, Url
+from mypaas_git.directives.model import Publish, Redirect, ServiceSpec, Url
 from mypaas_git.names import ServiceName
 
 APP, SHOP = ServiceName.parse("app"), ServiceName.parse("shop")
@@ -32,6 +32,15 @@ def test_a_url_is_its_owners() -> None:
         assert "belongs to the service 'shop'; choose" in str(
             url_fault(each, SHOPS, [], anybody)
         )
+
+
+def test_where_a_redirect_comes_from_is_its_owners() -> None:
+    """As a url is, for urls and redirects of others."""
+    moved = ServiceSpec(SHOP, redirects=(Redirect(on("www.shop.test"), on("shop.test")),))
+    assert "belongs to the service 'shop'; choose" in str(
+        url_fault(on("www.shop.test"), [moved], [], anybody)
+    )
+    assert "no right" in str(url_fault(on("www.shop.test", "/x"), [moved], [], nobody))
 
 
 def test_who_may_join_a_host() -> None:

@@ -18,6 +18,7 @@ from mypaas_git.directives import (
     Volume,
     parse_dockerfile,
 )
+from mypaas_git.directives.model import Redirect
 from mypaas_git.errors import DirectivesInvalid
 from mypaas_git.names import ServiceName
 
@@ -50,6 +51,10 @@ def test_every_directive() -> None:
         "service=hello",
         "url=https://example.com",
         "url=https://www.example.com/app/",
+        "redirect=http://example.org -> https://example.com",
+        "stripprefix=true",
+        "auth=USERS",
+        "sticky=true",
         "volume=~/data:/data",
         "volume=cache:/cache:ro",
         "env=A=1",
@@ -64,6 +69,10 @@ def test_every_directive() -> None:
     assert spec == ServiceSpec(
         service=HELLO,
         urls=(Url("https", "example.com"), Url("https", "www.example.com", "/app")),
+        redirects=(Redirect(Url("http", "example.org"), Url("https", "example.com")),),
+        stripprefix=True,
+        auth="USERS",
+        sticky=True,
         volumes=(Volume("~/data", "/data"), Volume("cache", "/cache", True)),
         env=(EnvVar("A", "1"), EnvVar("TOKEN", None)),
         port=8000,
@@ -304,3 +313,68 @@ def test_any_value_is_taken_or_refused_with_its_line(key: str, value: str) -> No
         assert from_ledger(result) == result
     else:
         assert [detail[:8] for detail in result.details] == ["line 2: "]
+
+
+def test_redirects_that_are_none() -> None:
+    """They lead to a url of the service, from what is none; each fault has its line."""
+    told = refuse(
+        "url=https://a.test",
+        "redirect=https://www.a.test -> https://b.test",
+        "redirect=https://a.test -> https://a.test",
+        "redirect=https://c.test",
+        "redirect=https://d.test -> nowhere",
+        "redirect=https://e.test -> https://a.test",
+        "redirect=https://e.test -> https://a.test",
+    )
+    assert [each[:6] for each in told.details] == [f"line {n}" for n in (3, 4, 5, 6, 8)]
+    assert "https://b.test is no url of this service; add '# mypaas.url=" in told.details[0]
+    assert "https://a.test stands on line 2 as a url of the service" in told.details[1]
+    assert "is not a redirect; write FROM -> TO, such as" in told.details[2]
+    assert "a redirect from https://e.test stands on line 7 already" in told.details[4]
+
+
+def test_what_takes_a_url() -> None:
+    """Without one there is nothing to guard, to strip or to stick to."""
+    told = refuse("auth=USERS", "sticky=true", "stripprefix=true")
+    assert len(told.details) == 3
+    assert all("the service has no url" in each for each in told.details)
+    told = refuse("url=http://a.test", "stripprefix=true")
+    assert "no url has a path to strip, such as 'http://a.test/app'" in told.message
+    assert not parse("sticky=false", "stripprefix=false").sticky
+
+
+@pytest.mark.parametrize("value", ["alice:secret", "USERS=alice:secret", "MYPAAS_X", "1x"])
+def test_users_do_not_stand_in_a_dockerfile(value: str) -> None:
+    """They belong into a secret, and nothing of them is shown."""
+    told = refuse("url=http://a.test", f"auth={value}")
+    assert "mypaas config set" in told.message
+    assert "alice" not in told.message
+
+
+@pytest.mark.parametrize(
+    ("values", "why"),
+    [
+        ({}, "USERS has no value"),
+        ({"USERS": ""}, "USERS: its value holds no user:password"),
+        ({"USERS": "alice:x\nhunter2"}, "USERS: line 2 of its value is not user:password"),
+    ],
+)
+def test_the_value_of_auth(values: dict[str, str], why: str) -> None:
+    """A secret that is missing, or no list of users, is a fault of its line."""
+    text = b"# mypaas.url=http://a.test\n# mypaas.auth=USERS\n# mypaas.env=OTHER\n"
+    with pytest.raises(DirectivesInvalid) as caught:
+        parse_dockerfile(text, default_service=HELLO, value_of=lambda _, key: values.get(key))
+    auth, env = caught.value.details
+    assert auth.startswith("line 2: mypaas.auth: ")
+    assert why in auth
+    assert "hunter2" not in auth
+    assert env.startswith("line 3: mypaas.env: OTHER has no value")
+
+
+def test_a_spec_of_an_older_version() -> None:
+    """What the ledger kept before there were redirects is read as it was meant."""
+    spec = parse("url=http://a.test")
+    old = spec.to_dict()
+    for key in ("redirects", "stripprefix", "auth", "sticky", "users"):
+        del old[key]
+    assert ServiceSpec.from_dict(json.loads(json.dumps(old))) == spec

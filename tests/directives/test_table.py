@@ -18,13 +18,15 @@ DOCS = Path(__file__).resolve().parents[2] / "docs" / "directives.rst"
 def test_every_directive_fills_a_field() -> None:
     """The table and the spec speak of the same things."""
     fields = {field.name for field in dataclasses.fields(ServiceSpec)}
-    assert {each.field for each in DIRECTIVES.values()} == fields - {"scale_mode"}
+    assert {each.field for each in DIRECTIVES.values()} == fields - {"scale_mode", "users"}
 
 
 def test_repeatable() -> None:
     """What may stand more than once."""
     repeatable = {key for key, each in DIRECTIVES.items() if each.repeatable}
-    assert repeatable == {"mypaas.url", "mypaas.volume", "mypaas.env", "mypaas.publish"}
+    assert repeatable == {
+        *("mypaas.url", "mypaas.redirect", "mypaas.volume", "mypaas.env", "mypaas.publish")
+    }
 
 
 def test_documentation_names_every_directive() -> None:

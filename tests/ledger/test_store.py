@@ -8,7 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from mypaas_git.directives.model import EnvVar, Healthcheck, Publish, ServiceSpec, Url, Volume
+from mypaas_git.directives.model import (
+    EnvVar,
+    Healthcheck,
+    Publish,
+    Redirect,
+    ServiceSpec,
+    Url,
+    Volume,
+)
 from mypaas_git.errors import LedgerFault, ReleaseMissing, ServiceMissing
 from mypaas_git.ledger.model import Release, Standing, State, Wanted
 from mypaas_git.ledger.store import Ledger
@@ -18,6 +26,10 @@ HELLO = ServiceName.parse("hello")
 FULL = ServiceSpec(
     service=HELLO,
     urls=(Url("https", "example.com", "/a"),),
+    redirects=(Redirect(Url("http", "old.example"), Url("https", "example.com", "/a")),),
+    stripprefix=True,
+    auth="USERS",
+    sticky=True,
     volumes=(Volume("~/data", "/data", read_only=True),),
     env=(EnvVar("A", "1"), EnvVar("SECRET", None)),
     publish=(Publish(80, 8080),),
@@ -25,6 +37,7 @@ FULL = ServiceSpec(
     healthcheck=Healthcheck("/up", 5, 1),
     maxcpu=0.5,
     maxmem=1 << 29,
+    users=("alice:$2b$06$hash",),
 )
 
 
@@ -62,6 +75,27 @@ def test_a_new_live_release_retires_the_old(tmp_path: Path) -> None:
         (2, State.LIVE),
         (1, State.RETIRED),
     ]
+
+
+def test_maintenance_goes_on_until_it_is_ended(tmp_path: Path) -> None:
+    """Over releases, for whoever asks first, and not beyond the service's life."""
+    ledger = Ledger(tmp_path / "ledger.db")
+    ledger.close(HELLO, "alice")
+    assert ledger.maintenance(HELLO) is None, "nothing of it is live"
+    go_live(ledger)
+    ledger.close(HELLO, "alice")
+    ledger.close(HELLO, "bob")
+    go_live(ledger)
+    found = Ledger(tmp_path / "ledger.db").maintenance(HELLO)
+    assert found is not None
+    assert found.who == "alice"
+    assert ledger.standing(HELLO).maintenance
+    assert [each.maintenance for each in ledger.standings()] == [True]
+    ledger.open(HELLO)
+    assert ledger.maintenance(HELLO) is None
+    ledger.close(HELLO, "alice")
+    ledger.want(HELLO, Wanted.REMOVED)
+    assert ledger.maintenance(HELLO) is None
 
 
 def test_a_failed_attempt_keeps_its_number_and_reason(tmp_path: Path) -> None:

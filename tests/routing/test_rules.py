@@ -5,6 +5,8 @@ from __future__ import annotations
 from mypaas_git.directives.model import Healthcheck, ServiceSpec, Url
 from mypaas_git.names import ServiceName
 from mypaas_git.routing import rules
+from mypaas_git.routing.pages import Page
+from mypaas_git.routing.rules import Entry
 
 HELLO = ServiceName.parse("hello")
 
@@ -54,9 +56,7 @@ def test_an_http_url_is_one_router() -> None:
 
 def test_an_https_url_redirects_from_http() -> None:
     """One router terminates TLS, another sends http there, to the port clients use."""
-    config = rules.route(
-        spec(Url("https", "a.example")), ["r"], cert_resolver="acme", secure_port=8443
-    )
+    config = rules.route(spec(Url("https", "a.example")), ["r"], entry=Entry(80, 8443, "acme"))
     assert config is not None
     routers = config["http"]["routers"]
     assert routers["hello.1"]["entryPoints"] == ["websecure"]
@@ -113,3 +113,39 @@ def test_a_scaled_service_is_checked_whether_or_not_it_says_how() -> None:
         checks.append(config["http"]["services"]["hello"]["loadBalancer"].get("healthCheck"))
     assert checks[0] is None
     assert checks[1]["path"] == "/"
+
+
+def test_a_page_takes_the_place_of_the_service() -> None:
+    """Its replicas stay known, and nobody is led to them; redirects go on."""
+    closed = rules.route(spec(Url("https", "a"), scale=1), ["r"], page=Page.MAINTENANCE)
+    assert closed is not None
+    routers, middlewares = closed["http"]["routers"], closed["http"]["middlewares"]
+    assert routers["hello.1"]["service"] == "noop@internal"
+    assert routers["hello.1"]["middlewares"] == ["hello.page"]
+    assert middlewares["hello.page"] == {"plugin": {"pages": {"page": "maintenance"}}}
+    assert routers["hello.1.redirect"]["middlewares"] == ["hello.https"]
+    empty = rules.route(spec(Url("http", "a")), [])
+    assert empty is not None
+    assert empty["http"]["middlewares"]["hello.page"]["plugin"]["pages"]["page"] == "down"
+
+
+def test_auth_without_users_lets_nobody_in() -> None:
+    """Should they be missing for whatever reason, the guard is there all the same."""
+    guarded = ServiceSpec(HELLO, urls=(Url("http", "a"),), auth="USERS")
+    config = rules.route(guarded, ["r"])
+    assert config is not None
+    assert config["http"]["routers"]["hello.1"]["middlewares"] == ["hello.auth", "hello.retry"]
+    assert config["http"]["middlewares"]["hello.auth"]["basicAuth"]["users"] == []
+
+
+def test_a_sticky_cookie() -> None:
+    """No script reads it; over http it could not be a secure one."""
+    for url, secure in ((Url("https", "a"), True), (Url("http", "a"), False)):
+        config = rules.route(ServiceSpec(HELLO, urls=(url,), sticky=True), ["r"])
+        assert config is not None
+        balancer = config["http"]["services"]["hello"]["loadBalancer"]
+        assert balancer["sticky"]["cookie"] == {
+            "secure": secure,
+            "httpOnly": True,
+            "sameSite": "lax",
+        }

@@ -66,3 +66,14 @@ def test_a_wrong_password_and_a_dead_port(connected: tuple[str, int], tmp_path: 
         Traefik(tmp_path, api=lambda: connected, password=wrong).check()
     with pytest.raises(RouterDown, match="does not answer"):
         Traefik(tmp_path, api=lambda: ("127.0.0.1", 9), password=wrong).check()
+
+
+def test_an_old_traefik(
+    connected: tuple[str, int], paas: Paas, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that does not know what routes are made of is told apart from one that is away."""
+    routes = router(paas, connected, paas.home / "routes")
+    routes.check()
+    monkeypatch.setattr(traefik, "OLDEST", (99, 0))
+    with pytest.raises(RouterDown, match=r"Traefik 3\..* is too old, it takes 99\.0 or newer"):
+        routes.check()

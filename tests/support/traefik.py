@@ -15,6 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from mypaas_git.routing import pages
 from support.net import free_port, wait_until
 
 MARK = "X-Routed-To"
@@ -22,11 +23,16 @@ MARK = "X-Routed-To"
 
 @dataclass(frozen=True)
 class Answer:
-    """``service`` is whose route was taken, with the ``path`` that it was handed."""
+    """``service`` is whose route was taken, with the ``path`` that it was handed.
+
+    ``prefix`` is what was stripped off that, ``location`` where a redirect leads.
+    """
 
     status: int
     service: str = ""
     path: str = ""
+    prefix: str = ""
+    location: str = ""
 
 
 class Echo(BaseHTTPRequestHandler):
@@ -37,7 +43,9 @@ class Echo(BaseHTTPRequestHandler):
     wbufsize = -1  # an answer leaves in one piece
 
     def do_GET(self) -> None:
-        body = json.dumps([self.headers.get(MARK, ""), self.path]).encode()
+        said = [MARK, "X-Forwarded-Prefix"]
+        mark, prefix = (self.headers.get(name, "") for name in said)
+        body = json.dumps([mark, self.path, prefix]).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -53,13 +61,17 @@ class Router:
     def __init__(self, directory: Path, backend: int) -> None:
         self.backend = backend
         self.web, self.secure, self._api = free_port(), free_port(), free_port()
-        self._routes = directory / "routes.yml"
+        for path, text in pages.files().items():
+            (directory / path).parent.mkdir(parents=True, exist_ok=True)
+            (directory / path).write_text(text)
+        self._routes = directory / "routes" / "routes.yml"
+        self._routes.parent.mkdir()
         self._routes.write_text("{}")
         arguments = {
             "entryPoints.web.address": f"127.0.0.1:{self.web}",
             "entryPoints.websecure.address": f"127.0.0.1:{self.secure}",
             "entryPoints.traefik.address": f"127.0.0.1:{self._api}",
-            "providers.file.directory": str(directory),
+            "providers.file.directory": str(self._routes.parent),
             "providers.providersThrottleDuration": "20ms",
             "api.insecure": "true",
             "log.level": "ERROR",
@@ -67,7 +79,11 @@ class Router:
             "global.sendAnonymousUsage": "false",
         }
         self._process = subprocess.Popen(
-            [str(binary()), *(f"--{key}={value}" for key, value in arguments.items())],
+            [
+                *(str(binary()), *pages.arguments()),
+                *(f"--{key}={value}" for key, value in arguments.items()),
+            ],
+            cwd=directory,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -92,9 +108,8 @@ class Router:
             reply = connection.getresponse()
             body = reply.read()
         if reply.status != 200:
-            return Answer(reply.status)
-        service, handed = json.loads(body)
-        return Answer(200, service, handed)
+            return Answer(reply.status, location=reply.headers.get("Location", ""))
+        return Answer(200, *json.loads(body))
 
     def close(self) -> None:
         self._process.terminate()
