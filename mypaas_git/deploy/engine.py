@@ -12,6 +12,7 @@ from pathlib import Path
 import structlog
 
 from mypaas_git.deploy.attempt import Attempt
+from mypaas_git.deploy.certificates import Certificates
 from mypaas_git.deploy.claims import Claims
 from mypaas_git.deploy.health import exited, gate_of, start_and_wait
 from mypaas_git.deploy.lock import ServiceLocks
@@ -65,6 +66,7 @@ class Engine:
         reconciler: Reconciler,
         locks: ServiceLocks,
         claims: Claims,
+        certificates: Certificates,
         outputs: Path,
         expand: Callable[[str], str],
         entry: Entry,
@@ -77,6 +79,7 @@ class Engine:
         self._retirer = retirer
         self._reconciler = reconciler
         self._claims = claims
+        self._certificates = certificates
         self._outputs = outputs
         self._expand = expand
         self._entry = entry
@@ -110,6 +113,7 @@ class Engine:
             self._retirer.retire(release.service, attempt.replaced)
             live = self._measured(attempt, live)
             _announce(live, attempt.out)
+            self._tell_urls(live, attempt)
         return live
 
     def start(self, live: Release, progress: Progress) -> None:
@@ -230,6 +234,8 @@ class Engine:
             attempt.switching = True
             self._ledger.switching(release)
             reach("switch.recorded")
+            self._certificates.expect(spec.urls)
+            attempt.switched = time.time()
             self._router.set(spec, attempt.created)
             reach("switch.confirmed")
             live = self._ledger.live(release, attempt.down())
@@ -391,6 +397,14 @@ class Engine:
             log.warning("not-recorded", service=live.service, error=str(fault))
             return live
 
+    def _tell_urls(self, live: Release, attempt: Attempt) -> None:
+        """Say where the release is reached."""
+        try:
+            self._certificates.report(live.spec.urls, attempt.switched, attempt.out)
+        except Exception:  # no certificate is worth failing for
+            log.exception("certificates-unknown", service=live.service)
+            attempt.out.warning("whether there are certificates is unknown")
+
     def _warn_of_low_disk(self, out: Progress) -> None:
         path, free, total = self._runtime.free_disk()
         if free < self._low_disk:
@@ -432,8 +446,6 @@ def _announce(release: Release, out: Progress) -> None:
         f"{release.service} {release.label} is live in {seconds}, {down} s down"
         f"{saw if release.probes else ''}"
     )
-    for url in release.spec.urls:
-        out.detail(str(url))
 
 
 def _counted(names: Sequence[str]) -> str:

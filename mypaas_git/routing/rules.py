@@ -7,7 +7,8 @@ on: a service's name has no dot, so two services never share a name.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mypaas_git.directives.model import Healthcheck, ServiceSpec, Url
@@ -25,18 +26,24 @@ ATTEMPTS = 3
 """How many replicas a request is offered to. Only one that no replica has seen a byte of is
 offered again, so that nothing is done twice."""
 
+EXACT, WILDCARD = 2000, 500
+"""What a router's priority is above the length of its path, which is at most 1000."""
+
 
 def route(
     spec: ServiceSpec,
     replicas: Sequence[str],
     *,
-    cert_resolver: str | None = None,
+    cert_resolver: Callable[[str], str | None] = lambda _: None,
+    hsts: Callable[[str], int] = lambda _: 0,
     secure_port: int = 443,
 ) -> Config | None:
     """Return the configuration that leads the urls of ``spec`` to ``replicas``.
 
     None when the service has no url. ``replicas`` are host names on the services'
-    network; without any, visitors get a 503. ``secure_port`` is where clients reach https.
+    network; without any, visitors get a 503. ``cert_resolver`` tells who certifies a host,
+    ``hsts`` for how many seconds browsers are to insist on https there. ``secure_port`` is
+    where clients reach https.
     """
     if not spec.urls:
         return None
@@ -49,8 +56,13 @@ def route(
         if secure_port != 443:
             redirect["port"] = str(secure_port)
         middlewares[_redirect(spec.service)] = {"redirectScheme": redirect}
+    # Browsers would not come by http any more, where a service wants them to.
+    plain = {url.host for url in spec.urls if url.scheme == "http"}
+    ages = {url.host: 0 if url.host in plain else hsts(url.host) for url in spec.urls}
+    for age in filter(None, ages.values()):
+        middlewares[_hsts(spec.service)] = {"headers": {"stsSeconds": age}}
     config: Config = {
-        "routers": _routers(spec, cert_resolver),
+        "routers": _routers(spec, cert_resolver, ages),
         "services": {name: {"loadBalancer": _balancer(spec, replicas)}},
         "serversTransports": {name: {"forwardingTimeouts": {"idleConnTimeout": IDLE}}},
         "middlewares": middlewares,
@@ -63,14 +75,16 @@ def server_urls(spec: ServiceSpec, replicas: Sequence[str]) -> list[str]:
     return [f"http://{replica}:{spec.port}" for replica in replicas]
 
 
-def _routers(spec: ServiceSpec, cert_resolver: str | None) -> Config:
+def _routers(
+    spec: ServiceSpec, cert_resolver: Callable[[str], str | None], ages: Mapping[str, int]
+) -> Config:
     routers: Config = {}
     plain = {(url.host, url.path) for url in spec.urls if url.scheme == "http"}
     for number, url in enumerate(spec.urls, 1):
-        # The longest path wins, whatever the length of the host's name.
+        # A host wins over a wildcard, and then the longest path, however long the hosts are.
         router: Config = {
             "rule": rule(url),
-            "priority": 1000 + len(url.path),
+            "priority": (WILDCARD if url.wildcard else EXACT) + len(url.path),
             "service": str(spec.service),
             "entryPoints": ["web"],
             "middlewares": [_retry(spec.service)],
@@ -82,14 +96,27 @@ def _routers(spec: ServiceSpec, cert_resolver: str | None) -> Config:
                     "middlewares": [_redirect(spec.service)],
                 }
             router["entryPoints"] = ["websecure"]
-            router["tls"] = {"certResolver": cert_resolver} if cert_resolver else {}
+            router["tls"] = _tls(url, cert_resolver(url.host))
+            if ages[url.host]:
+                router["middlewares"] = [_hsts(spec.service), *router["middlewares"]]
         routers[f"{spec.service}.{number}"] = router
     return routers
+
+
+def _tls(url: Url, resolver: str | None) -> Config:
+    if resolver is None:
+        return {}
+    if url.wildcard:
+        # Of a pattern Traefik does not know for which host it is to ask.
+        return {"certResolver": resolver, "domains": [{"main": url.host}]}
+    return {"certResolver": resolver}
 
 
 def rule(url: Url) -> str:
     """The rule that matches the host and everything at or below the path, no more."""
     host = f"Host(`{url.host}`)"
+    if url.wildcard:
+        host = f"HostRegexp(`^[^.]+{re.escape(url.host[1:])}$`)"
     if url.path == "/":
         return host
     return f"{host} && (Path(`{url.path}`) || PathPrefix(`{url.path}/`))"
@@ -105,7 +132,7 @@ def _balancer(spec: ServiceSpec, replicas: Sequence[str]) -> Config:
         # As the deploy's own gate asks: for a host that the app knows, and it is not led on.
         balancer["healthCheck"] = {
             "path": check.path,
-            "hostname": spec.urls[0].host,
+            "hostname": spec.urls[0].sample,
             "followRedirects": False,
             "interval": f"{check.interval:g}s",
             "timeout": f"{check.timeout:g}s",
@@ -119,3 +146,7 @@ def _retry(service: ServiceName) -> str:
 
 def _redirect(service: ServiceName) -> str:
     return f"{service}.https"
+
+
+def _hsts(service: ServiceName) -> str:
+    return f"{service}.hsts"

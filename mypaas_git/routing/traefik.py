@@ -30,7 +30,7 @@ class Traefik:
     """Writes routes and asks Traefik's API whether they are in effect.
 
     ``api`` tells where that API listens on this host (host, port), or raises
-    RouterDown; ``password`` is what guards it.
+    RouterDown; ``password`` is what guards it. ``tls`` tells how https is spoken.
     """
 
     def __init__(
@@ -39,13 +39,17 @@ class Traefik:
         *,
         api: Callable[[], tuple[str, int]],
         password: str,
-        cert_resolver: str | None = None,
+        cert_resolver: Callable[[str], str | None] = lambda _: None,
+        hsts: Callable[[str], int] = lambda _: 0,
+        tls: Callable[[], rules.Config] = dict,
         secure_port: int = 443,
     ) -> None:
         self._directory = directory
         self._api = api
         self._password = password
         self._cert_resolver = cert_resolver
+        self._hsts = hsts
+        self._tls = tls
         self._secure_port = secure_port
         self._own_route: bytes | None = None
 
@@ -134,6 +138,10 @@ class Traefik:
         """Write what :meth:`guard_api` did again, if it is lost."""
         self._replace("_api", self._own_route)
 
+    def keep_tls(self) -> None:
+        """Write how https is spoken, and with which certificates of our own, if it changed."""
+        self._replace("_tls", json.dumps(self._tls(), indent=1).encode())
+
     def _confirm(self, spec: ServiceSpec, replicas: Sequence[str]) -> None:
         service = spec.service
         servers = rules.server_urls(spec, replicas) if spec.urls else None
@@ -183,6 +191,7 @@ class Traefik:
             spec,
             replicas,
             cert_resolver=self._cert_resolver,
+            hsts=self._hsts,
             secure_port=self._secure_port,
         )
         # Traefik reads YAML, of which JSON is a part.

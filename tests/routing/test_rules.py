@@ -25,7 +25,7 @@ def test_an_http_url_is_one_router() -> None:
             "routers": {
                 "hello.1": {
                     "rule": "Host(`a.example`)",
-                    "priority": 1001,
+                    "priority": 2001,
                     "service": "hello",
                     "entryPoints": ["web"],
                     "middlewares": ["hello.retry"],
@@ -55,7 +55,7 @@ def test_an_http_url_is_one_router() -> None:
 def test_an_https_url_redirects_from_http() -> None:
     """One router terminates TLS, another sends http there, to the port clients use."""
     config = rules.route(
-        spec(Url("https", "a.example")), ["r"], cert_resolver="acme", secure_port=8443
+        spec(Url("https", "a.example")), ["r"], cert_resolver=lambda _: "acme", secure_port=8443
     )
     assert config is not None
     routers = config["http"]["routers"]
@@ -70,11 +70,54 @@ def test_an_https_url_redirects_from_http() -> None:
     }
 
 
+def test_each_host_has_its_own_certificate_and_policy() -> None:
+    """Who certifies a host, and whether browsers insist on https, is asked for each."""
+    config = rules.route(
+        spec(Url("https", "a.example"), Url("https", "b.example"), Url("https", "c.example")),
+        ["r"],
+        cert_resolver=lambda host: "acme" if host == "a.example" else None,
+        hsts=lambda host: 60 if host != "c.example" else 0,
+    )
+    assert config is not None
+    routers = config["http"]["routers"]
+    assert [routers[f"hello.{n}"]["tls"] for n in (1, 2, 3)] == [
+        {"certResolver": "acme"},
+        {},
+        {},
+    ]
+    strict = ["hello.hsts" in routers[f"hello.{n}"]["middlewares"] for n in (1, 2, 3)]
+    assert strict == [True, True, False]
+    assert config["http"]["middlewares"]["hello.hsts"] == {"headers": {"stsSeconds": 60}}
+
+
+def test_a_wildcard_names_what_is_to_be_certified() -> None:
+    """Its rule is a pattern of one label, behind every host that is named."""
+    config = rules.route(
+        spec(Url("https", "*.a.example"), scale=1), ["r"], cert_resolver=lambda _: "acme"
+    )
+    assert config is not None
+    router = config["http"]["routers"]["hello.1"]
+    assert router["rule"] == r"HostRegexp(`^[^.]+\.a\.example$`)"
+    assert router["tls"] == {"certResolver": "acme", "domains": [{"main": "*.a.example"}]}
+    longest = rules.route(spec(Url("https", "*.a.example", "/" + "a" * 999)), ["r"])
+    shortest = rules.route(spec(Url("https", "a.a.example")), ["r"])
+    assert longest is not None
+    assert shortest is not None
+    priorities = [
+        each["http"]["routers"]["hello.1"]["priority"] for each in (longest, shortest)
+    ]
+    assert priorities[0] < priorities[1]
+    balancer = config["http"]["services"]["hello"]["loadBalancer"]
+    assert balancer["healthCheck"]["hostname"] == "any.a.example"
+
+
 def test_http_beside_https_is_served_not_redirected() -> None:
     """Who asks for both schemes of a host gets both."""
-    config = rules.route(spec(Url("http", "a.example"), Url("https", "a.example")), ["r"])
+    both = spec(Url("http", "a.example"), Url("https", "a.example"))
+    config = rules.route(both, ["r"], hsts=lambda _: 60)
     assert config is not None
     assert set(config["http"]["routers"]) == {"hello.1", "hello.2"}
+    assert "hello.hsts" not in config["http"]["middlewares"]
 
 
 def test_a_path_matches_itself_and_below_only() -> None:
