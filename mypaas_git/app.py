@@ -316,6 +316,8 @@ def _host_rules(settings: Settings) -> host.HostRules:
         own_ports=frozenset(each.port for each in listening),
         domain=settings.init.domain,
         reserved=settings.host.urls,
+        wildcards=bool(settings.init.email) and settings.http.acme_challenge == "dns",
+        certificates=frozenset(settings.http.certificates),
     )
     roots = [host.expand(root, rules) for root in settings.host.volumes]
     return dataclasses.replace(rules, volume_roots=_real(roots))

@@ -189,3 +189,39 @@ def test_by_tls_alpn_and_renewed(new_paas: Callable[[], Paas], tmp_path: Path) -
         assert f"https://{other}.test  no certificate yet" in told
         assert "check that this server reaches acme_server" in told
         assert paas.get(f"https://{other}.test/").text == "hello\n"
+
+
+def test_a_wildcard_by_dns(new_paas: Callable[[], Paas], tmp_path: Path) -> None:
+    """By DNS-01, whose provider's secrets are told to Traefik alone."""
+    paas, name = new_paas(), unique("wild")
+    with certified(paas, tmp_path) as pebble, pebble.dns_provider() as provider:
+        refused = paas.push(app_at(tmp_path, "app", f"*.{name}.test"), name)
+        assert 'before an admin sets acme_challenge = "dns"' in refused.stderr
+        paas.stop()
+        paas.configure("acme_challenge", '"dns"')
+        paas.configure("acme_dns_provider", '"httpreq"')
+        paas.configure("acme_dns_resolvers", f'["{pebble.name_server}"]')
+        with (paas.home / "config.toml").open("a") as config:
+            config.write(f'[http.acme_dns_env]\nHTTPREQ_ENDPOINT = "{provider}"\n')
+            config.write('HTTPREQ_PASSWORD = "a secret"\nHTTPREQ_POLLING_INTERVAL = "1"\n')
+        paas.start()
+
+        told = paas.deploy(tmp_path / "app", name)
+        assert f"https://*.{name}.test  certificate ready in" in told
+        issued = pebble.orders
+        for label in ("any", "www"):
+            host = f"{label}.{name}.test"
+            assert shown(paas, pebble, host)[1] == [f"*.{name}.test"]
+            assert secure_get(paas, pebble, host)[0] == 200
+        assert paas.get(f"http://a.b.{name}.test/").status == 404
+        proxy = engine.inspect(f"{paas.namespace}-traefik")
+        assert "a secret" not in json.dumps([proxy["Args"], proxy["Config"]["Labels"]])
+        assert "a secret" not in paas.log()
+
+        exact = unique("exact")
+        page = web_dockerfile(f"url=https://{exact}.{name}.test", page="exact\n")
+        paas.deploy(make_app(tmp_path, page, name=exact), exact)
+        assert paas.get(f"https://{exact}.{name}.test/").text == "exact\n"
+        assert paas.get(f"https://other.{name}.test/").text == "hello\n"
+        # The wildcard's certificate is for it, too.
+        assert pebble.orders == issued
