@@ -16,6 +16,7 @@ from mypaas_git.access import directories, host
 from mypaas_git.access.audit import Trail
 from mypaas_git.access.keys import KeyFile
 from mypaas_git.config.store import ConfigStore
+from mypaas_git.deploy.certificates import Certificates
 from mypaas_git.deploy.claims import Claims
 from mypaas_git.deploy.engine import Engine
 from mypaas_git.deploy.lock import ServiceLocks
@@ -31,7 +32,10 @@ from mypaas_git.hook import PostReceive
 from mypaas_git.ledger.store import Ledger
 from mypaas_git.names import ServiceName
 from mypaas_git.operations import Operations
-from mypaas_git.routing import proxy
+from mypaas_git.routing import proxy, tls
+from mypaas_git.routing.acme import Acme
+from mypaas_git.routing.holds import Holds
+from mypaas_git.routing.own import OwnCertificates
 from mypaas_git.routing.rules import Entry
 from mypaas_git.routing.traefik import Traefik
 from mypaas_git.runtime.builder import Builder, Limits
@@ -39,7 +43,7 @@ from mypaas_git.runtime.classic import Caps
 from mypaas_git.runtime.client import Client
 from mypaas_git.runtime.docker import Confinement, DockerRuntime
 from mypaas_git.runtime.proxy import ProxyContainer
-from mypaas_git.settings import Docker, Host, Settings, load
+from mypaas_git.settings import Docker, Host, Http, Settings, load
 from mypaas_git.ssh.hostkeys import ensure_host_keys, known_hosts_line
 
 
@@ -55,6 +59,7 @@ class Home:
         self.ledger = path / "ledger.db"
         self.routes = path / "routes"
         self.acme = path / "acme"
+        self.holds = path / "certificates.json"
         self.logs = path / "logs"
         self.locks = path / "locks"
         self.variables = path / "config"
@@ -114,15 +119,25 @@ class App:
             network=settings.network,
             home=str(self.home.path),
         )
+        http = settings.http
+        self.own_certificates = _own_certificates(http)
+        self.certificates = Certificates(
+            acme=_acme(settings),
+            own=self.own_certificates,
+            holds=Holds(self.home.holds),
+            entry=lambda: self._entry("https"),
+            proxy_log=self.proxy.log,
+            wait=http.acme_wait,
+            hsts=http.hsts,
+            known_as=(settings.init.domain, http.web.host, http.web_secure.host),
+        )
         self.router = Traefik(
             self.home.routes,
             api=lambda: self.proxy.port(proxy.API_PORT),
             password=self._api_password(),
-            entry=Entry(
-                web_port=settings.http.web.port,
-                secure_port=settings.http.web_secure.port,
-                cert_resolver=proxy.RESOLVER if settings.init.email else None,
-            ),
+            entry=Entry(http.web.port, http.web_secure.port),
+            secured=self.certificates.secured,
+            tls=lambda: tls.config(self.own_certificates.pairs(), http2=http.http2),
         )
         locks = ServiceLocks(self.home.locks, docker.builds)
         self.retirer = Retirer(
@@ -159,6 +174,7 @@ class App:
             locks=locks,
             outputs=self.home.logs,
             claims=Claims(self.ledger, resolve, _shared(settings, rules)),
+            certificates=self.certificates,
             expand=resolve,
             entry=self._entry,
             health_timeout=docker.health_timeout,
@@ -206,17 +222,17 @@ class App:
 
     def proxy_plan(self, image: str) -> proxy.ProxyPlan:
         """How Traefik is to be run here."""
-        http, init = self.settings.http, self.settings.init
+        http = self.settings.http
         return proxy.plan(
             name=f"{self.settings.docker.namespace}-traefik",
             image=image,
             web=(http.web.host, http.web.port),
             web_secure=(http.web_secure.host, http.web_secure.port),
             routes=str(self.home.routes),
-            acme=str(self.home.acme),
-            email=init.email,
-            acme_server=http.acme_server,
-            acme_ca=http.acme_ca,
+            acme=_acme(self.settings),
+            storage=str(self.home.acme),
+            http3=http.http3,
+            salt=self._api_password(),
         )
 
     def _entry(self, scheme: str) -> tuple[str, int]:
@@ -243,6 +259,29 @@ class App:
         if not path.exists():
             write_atomically(path, secrets.token_urlsafe(32).encode())
         return path.read_text("ascii").strip()
+
+
+def _acme(settings: Settings) -> Acme | None:
+    """Whom to ask for certificates; nobody without an email."""
+    http = settings.http
+    if not settings.init.email:
+        return None
+    return Acme(
+        email=settings.init.email,
+        server=http.acme_server,
+        ca=http.acme_ca,
+        challenge=http.acme_challenge,
+        lifetime=http.acme_lifetime,
+        dns_provider=http.acme_dns_provider,
+        dns_resolvers=http.acme_dns_resolvers,
+        dns_env=http.acme_dns_env,
+    )
+
+
+def _own_certificates(http: Http) -> OwnCertificates:
+    return OwnCertificates(
+        {host: (Path(each.cert), Path(each.key)) for host, each in http.certificates.items()}
+    )
 
 
 def _limits(docker: Docker) -> Limits:
@@ -277,6 +316,8 @@ def _host_rules(settings: Settings) -> host.HostRules:
         own_ports=frozenset(each.port for each in listening),
         domain=settings.init.domain,
         reserved=settings.host.urls,
+        wildcards=bool(settings.init.email) and settings.http.acme_challenge == "dns",
+        certificates=frozenset(settings.http.certificates),
     )
     roots = [host.expand(root, rules) for root in settings.host.volumes]
     return dataclasses.replace(rules, volume_roots=_real(roots))

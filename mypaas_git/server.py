@@ -70,6 +70,7 @@ class Server:
         with contextlib.ExitStack() as stack:
             stack.callback(self._app.close)
             stack.enter_context(alone(self._app.home.server_lock))
+            self._app.certificates.check()
             self._app.workers.start()
             revive_proxy(self._app)
             self._clear_up()
@@ -164,6 +165,7 @@ class Server:
             repair=self._repair,
             tidy=app.retirer.prune,
             clear=lambda thorough: app.one_offs.clear(thorough=thorough),
+            certificates=app.certificates,
         )
 
     def _clear(self, name: ServiceName) -> None:
@@ -336,6 +338,7 @@ def start_proxy(app: App, report: Callable[[str], None]) -> None:
     app.runtime.ensure_network()
     image = app.proxy.ensure_image(app.settings.docker.traefik_image, report)
     app.router.guard_api(app.runtime.gateways())
+    app.router.keep_tls()
     app.proxy.ensure(app.proxy_plan(image))
     deadline = time.monotonic() + ROUTER_START
     while True:

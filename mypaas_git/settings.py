@@ -43,6 +43,9 @@ class Address:
 Cap = NewType("Cap", int)
 """A limit in bytes that 0, or "" in config.toml, lifts."""
 
+Age = NewType("Age", int)
+"""A time in whole seconds; "" in config.toml is 0, none."""
+
 
 @dataclass(frozen=True)
 class Init:
@@ -61,11 +64,38 @@ class Ssh:
 
 
 @dataclass(frozen=True)
+class CertificateFiles:
+    """A certificate with its chain, and its private key: files in PEM."""
+
+    cert: str = ""
+    key: str = ""
+
+
+CertificatesByHost = Mapping[str, CertificateFiles]
+Variables = Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class Http:
+    """``acme_lifetime``, ``acme_wait`` and ``hsts`` are in seconds; 0 of ``hsts`` is none.
+
+    ``acme_dns_env`` holds secrets.
+    """
+
     web: Address = Address("0.0.0.0", 80)  # noqa: S104 - and so does its web side
     web_secure: Address = Address("0.0.0.0", 443)  # noqa: S104
     acme_server: str = "https://acme-v02.api.letsencrypt.org/directory"
     acme_ca: str = ""
+    acme_challenge: str = "http"
+    acme_lifetime: float = 90 * 86400.0
+    acme_wait: float = 10.0
+    acme_dns_provider: str = ""
+    acme_dns_resolvers: tuple[str, ...] = ()
+    acme_dns_env: Variables = field(default_factory=dict, repr=False)
+    certificates: CertificatesByHost = field(default_factory=dict)
+    hsts: Age = Age(180 * 86400)
+    http2: bool = True
+    http3: bool = False
 
 
 @dataclass(frozen=True)
@@ -231,7 +261,13 @@ def from_dict(home: Path, data: Mapping[str, Any]) -> Settings:
             values[name] = _section(name, sections[name], content)
         else:
             raise SettingsError(f"unknown section [{name}]{_near(name, [*sections, 'env'])}")
-    return Settings(home=home, **values)
+    settings = Settings(home=home, **values)
+    if settings.http.acme_challenge == "dns" and not settings.http.acme_dns_provider:
+        raise SettingsError(
+            '[http] acme_challenge: "dns" needs acme_dns_provider, the name that Traefik has '
+            "for whoever hosts your DNS"
+        )
+    return settings
 
 
 def _section(name: str, cls: type, content: Mapping[str, Any]) -> Any:
@@ -251,27 +287,30 @@ def _section(name: str, cls: type, content: Mapping[str, Any]) -> Any:
 
 def _value(section: str, key: str, kind: Any, value: Any) -> Any:
     """Return what stands under a key, which may be a section of its own."""
-    if kind is not Defaults and kind != Reservations:
+    if kind not in (Defaults, Reservations, CertificatesByHost, Variables):
         return _convert(kind, value)
+    name = f"{section}.{key}"
     if not isinstance(value, dict):
-        raise SettingsError(f"[{section}] {key}: write it as a section, [{section}.{key}]")
+        raise SettingsError(f"[{section}] {key}: write it as a section, [{name}]")
     if kind is Defaults:
-        return _section(f"{section}.{key}", Defaults, value)
-    return _reservations(value)
+        return _section(name, Defaults, value)
+    if kind == Variables:
+        return {each: _secret(f"[{name}] {each}", each, text) for each, text in value.items()}
+    return _certificates(name, value) if kind == CertificatesByHost else _reservations(value)
 
 
 def _convert(kind: Any, value: Any) -> Any:
     """Return the TOML ``value`` as ``kind``; raises ValueError."""
+    if kind in (Cap, Age) and value == "":
+        return 0
     if kind is Address and isinstance(value, str):
         return Address.parse(value)
     if kind in (bool, str) and isinstance(value, kind):
         return value
-    if kind is Cap:
-        return Cap(0 if value == "" else _convert(int, value))
-    if kind is int and isinstance(value, (str, int)) and not isinstance(value, bool):
+    if kind in (int, Cap) and isinstance(value, (str, int)) and not isinstance(value, bool):
         return _size(value) if isinstance(value, str) else value
-    if kind is float:
-        return _seconds(value)
+    if kind in (float, Age):
+        return _seconds(value) if kind is float else round(_seconds(value))
     if (
         kind == tuple[str, ...]
         and isinstance(value, list)
@@ -282,6 +321,7 @@ def _convert(kind: Any, value: Any) -> Any:
         bool: "true or false",
         str: "a text in quotes",
         int: "a whole number",
+        Cap: "a whole number",
         Address: 'text like "0.0.0.0:80"',
     }
     raise ValueError(f"{value!r} is not {wanted.get(kind, 'a list of texts')}")
@@ -305,6 +345,23 @@ def _reservations(value: Mapping[str, Any]) -> Reservations:
     return found
 
 
+def _certificates(section: str, value: Mapping[str, Any]) -> CertificatesByHost:
+    """What ``[http.certificates]`` says; raises ValueError."""
+    found: dict[str, CertificateFiles] = {}
+    for host, files in value.items():
+        name = f'{section}."{host}"'
+        if host == "*" or not _PATTERN.fullmatch(host) or not isinstance(files, dict):
+            raise ValueError(
+                f"{host!r}: write a section for each host, such as "
+                f'[{section}."www.example.com"], with cert and key'
+            )
+        found[host] = _section(name, CertificateFiles, files)
+        for key in ("cert", "key"):
+            if not getattr(found[host], key).startswith("/"):
+                raise SettingsError(f"[{name}] {key}: write the absolute path of a PEM file")
+    return found
+
+
 def _is_owner(text: object) -> bool:
     return isinstance(text, str) and bool(
         re.fullmatch(r"[a-z0-9][a-z0-9-]{0,62}|key:[^\x00-\x1f]+", text)
@@ -319,10 +376,13 @@ def _size(text: str) -> int:
 
 
 def _seconds(value: Any) -> float:
-    match = re.fullmatch(r"([0-9]{1,6}(?:\.[0-9]{1,3})?)(ms|s|m)?", str(value))
+    match = re.fullmatch(r"([0-9]{1,6}(?:\.[0-9]{1,3})?)(ms|[smhd])?", str(value))
     if match is None or isinstance(value, bool) or float(match[1]) == 0:
         raise ValueError(f'{value!r} is not a time; write it like "60s"')
-    return float(match[1]) * {"ms": 0.001, "s": 1.0, "m": 60.0, None: 1.0}[match[2]]
+    return float(match[1]) * _UNITS[match[2]]
+
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, None: 1.0}
 
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,30}")
@@ -350,6 +410,19 @@ _RULES: dict[str, tuple[Callable[[Any], object], str]] = {
         lambda v: re.fullmatch(r"https?://[^\s`]+", v),
         "is not the url of an ACME directory",
     ),
+    "[http] acme_challenge": (
+        lambda v: v in ("http", "tls-alpn", "dns"),
+        'is not a challenge; use "http", "tls-alpn" or "dns"',
+    ),
+    "[http] acme_dns_provider": (
+        lambda v: not v or re.fullmatch(r"[a-z0-9]{1,40}", v),
+        'is not a provider of the DNS as Traefik names it, such as "cloudflare"',
+    ),
+    "[http] acme_dns_resolvers": (
+        lambda v: all(re.fullmatch(r"[A-Za-z0-9.:\[\]-]{1,260}", each) for each in v),
+        'must be name servers, each like "1.1.1.1:53"',
+    ),
+    "[http] acme_lifetime": (lambda v: v >= 3600, "is less than an hour"),
     "[docker] namespace": (_NAME.fullmatch, "must be 1 to 31 of a-z, 0-9 and '-'"),
     "[docker] network": (
         lambda v: not v or re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}", v),
@@ -450,6 +523,21 @@ web = {web}
 web_secure = {web_secure}
 # acme_server = "https://acme-v02.api.letsencrypt.org/directory"
 # acme_ca = ""  # a file of extra certificates to trust for acme_server
+# acme_challenge = "http"  # how it sees whose host it is; or "tls-alpn", or "dns"
+# acme_dns_provider = ""  # for "dns": the name that Traefik has for your DNS's host
+# acme_dns_resolvers = []  # for "dns": name servers to ask; none means the host's own
+# acme_lifetime = "90d"  # how long its certificates are valid
+# acme_wait = "10s"  # how long a push waits for a first certificate
+# hsts = "180d"  # how long browsers are to insist on https; "" leaves that to the apps
+# http2 = true
+# http3 = false  # opens the port of web_secure for UDP, too
+
+# [http.acme_dns_env]  # what that provider's variables are
+# CF_DNS_API_TOKEN = "..."
+
+# [http.certificates."www.example.com"]  # a certificate of your own, instead of ACME's
+# cert = "/etc/ssl/www.example.com.pem"  # with its chain
+# key = "/etc/ssl/www.example.com.key"
 
 [docker]
 namespace = {namespace}  # label value and prefix of everything that is created

@@ -66,9 +66,36 @@ def test_what_services_may_ask_of_the_host(tmp_path: Path) -> None:
     assert "NET_RAW" not in host.defaults.capabilities
 
 
+def test_how_https_is_had(tmp_path: Path) -> None:
+    """Times in seconds, secrets unseen, files by their host."""
+    text = (
+        '[http]\nacme_challenge = "dns"\nacme_dns_provider = "exec"\nacme_lifetime = "6d"\n'
+        'hsts = ""\n[http.acme_dns_env]\nTOKEN = "hunter2"\n'
+        '[http.certificates."*.a.test"]\ncert = "/c"\nkey = "/k"\n'
+    )
+    http = settings.load(write(tmp_path, text)).http
+    assert (http.acme_lifetime, http.hsts, http.acme_wait) == (6 * 86400, 0, 10)
+    assert http.acme_dns_env == {"TOKEN": "hunter2"}
+    assert "hunter2" not in repr(http)
+    assert http.certificates == {"*.a.test": settings.CertificateFiles("/c", "/k")}
+    assert settings.load(write(tmp_path, '[http]\nhsts = "1h"\n')).http.hsts == 3600
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
+        ("[http]\nacme_challenge = 'mail'\n", "[http] acme_challenge: 'mail' is not a"),
+        ("[http]\nacme_challenge = 'dns'\n", '[http] acme_challenge: "dns" needs acme_dns_p'),
+        ("[http]\nacme_dns_provider = 'a b'\n", "[http] acme_dns_provider: 'a b' is not"),
+        ("[http]\nacme_dns_resolvers = ['a b']\n", "[http] acme_dns_resolvers: ('a b',) must"),
+        ("[http]\nacme_lifetime = '5m'\n", "[http] acme_lifetime: 300.0 is less than an hour"),
+        ("[http]\nacme_dns_env = 'x'\n", "write it as a section, [http.acme_dns_env]"),
+        ("[http.acme_dns_env]\n'a b' = 'x'\n", "[http.acme_dns_env] a b"),
+        ("[http.certificates.'a b']\ncert = '/c'\n", "'a b': write a section for each host"),
+        ("[http.certificates]\n'a.b' = 'x'\n", "'a.b': write a section for each host"),
+        ("[http.certificates.'a.b']\ncert = '/c'\n", "key: write the absolute path of a PEM"),
+        ("[http.certificates.'a.b']\nkeys = '/c'\n", "did you mean 'key'?"),
+        ("[http]\nhsts = true\n", "[http] hsts: True is not a time"),
         ("[dokcer]\n", "unknown section [dokcer]; did you mean 'docker'?"),
         ("[docker]\nkeep_release = 3\n", "did you mean 'keep_releases'?"),
         ("[docker]\nkeep_releases = 0\n", "[docker] keep_releases: 0 must lie between"),

@@ -11,7 +11,14 @@ import ipaddress
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
-from mypaas_git.directives.model import Publish, Redirect, ServiceSpec, Url, Volume
+from mypaas_git.directives.model import (
+    Publish,
+    Redirect,
+    ServiceSpec,
+    Url,
+    Volume,
+    wildcard_over,
+)
 from mypaas_git.directives.values import BadValue, port
 from mypaas_git.errors import HostRefused, SettingsError
 
@@ -64,7 +71,8 @@ class HostRules:
     nothing to do with the ``forbidden`` ones; ``home`` is what ``~`` stands for.
     Host ports are from ``publish_low`` to ``publish_high``, and none of the server's
     ``own_ports``. ``domain`` is the server's own name. ``reserved`` says of patterns of
-    hosts which services, and which keys (``key:NAME``), may use them.
+    hosts which services, and which keys (``key:NAME``), may use them. ``wildcards`` tells
+    whether certificates for them can be had, beside the hosts that have ``certificates``.
     """
 
     volume_roots: tuple[str, ...]
@@ -75,6 +83,8 @@ class HostRules:
     own_ports: frozenset[int] = frozenset()
     domain: str = ""
     reserved: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    wildcards: bool = False
+    certificates: frozenset[str] = frozenset()
 
 
 Wish = Url | Redirect | Volume | Publish
@@ -171,13 +181,39 @@ def _refusal(resolve: Callable[[Volume], None], volume: Volume) -> str | None:
 def _url_fault(
     url: Url, spec: ServiceSpec, rules: HostRules, key: str, kept: Collection[Url]
 ) -> str | None:
-    """Whether the host is reserved for others. Nobody but config.toml gives it to a service."""
-    pattern = _reservation(url.host, rules.reserved)
+    """Whether the host, or one below a wildcard, is not for the service."""
+    certifiable = rules.wildcards or url.host in rules.certificates
+    if url.wildcard and url.scheme == "https" and not certifiable:
+        return (
+            f"{url} cannot be used: there is no certificate for a wildcard before an admin "
+            f'sets acme_challenge = "dns" under [http] in config.toml, or gives one under '
+            f"[http.certificates]; write one url for each host"
+        )
+    named = (*rules.reserved, rules.domain.lower())
+    below = [each for each in named if url.wildcard and wildcard_over(each) == url.host]
+    for host in (url.host, *below):
+        fault = _host_fault(url, spec, rules, host=host, key=key, kept=kept)
+        if fault:
+            return fault
+    return None
+
+
+def _host_fault(
+    url: Url,
+    spec: ServiceSpec,
+    rules: HostRules,
+    *,
+    host: str,
+    key: str,
+    kept: Collection[Url],
+) -> str | None:
+    """Whether ``host`` is reserved. Nobody but config.toml gives it to a service."""
+    pattern = _reservation(host, rules.reserved)
     if pattern is None:
-        if url.host != rules.domain.lower():
+        if host != rules.domain.lower():
             return None
         return (
-            f"{url} cannot be used: {url.host} is the server's own name; choose another host, "
+            f"{url} cannot be used: {host} is the server's own name; choose another host, "
             f"or an admin can give it to {spec.service} under [host.urls] in config.toml"
         )
     owners = rules.reserved[pattern]

@@ -19,6 +19,7 @@ from mypaas_git.cli.command import Command
 from mypaas_git.cli.context import Context, pass_context
 from mypaas_git.cli.kept import listed
 from mypaas_git.cli.services import NEW, doing, summary
+from mypaas_git.deploy.certificates import secure_hosts
 from mypaas_git.errors import MypaasError
 from mypaas_git.names import ServiceName
 
@@ -73,6 +74,9 @@ def _examine(context: Context) -> Iterator[Finding]:
     yield Finding("disk", _disk(app.home.path))
     yield Finding("private files", _exposed(app.home.path))
     yield from _keys(app)
+    urls = [url for live in app.ledger.live_releases() for url in live.spec.addresses]
+    for what, wrong in app.certificates.faults(secure_hosts(urls)).items():
+        yield Finding(what, wrong)
     for service in listed(context):
         yield _service(service, summary(context, service))
 
@@ -111,10 +115,12 @@ def _disk(path: Path) -> str:
 
 
 def _exposed(home: Path) -> str:
+    inside = (*home.iterdir(), *home.glob("config/*"), *home.glob("acme/*"))
+    files = [path for path in inside if not path.is_dir()]
     open_to_others = [
         path.name
-        for path in (home, *home.iterdir(), *home.glob("config/*"))
-        if path.is_dir() is (path == home) and stat.S_IMODE(path.stat().st_mode) & 0o077
+        for path in (home, home / "acme", *files)
+        if stat.S_IMODE(path.stat().st_mode) & 0o077
     ]
     if not open_to_others:
         return ""

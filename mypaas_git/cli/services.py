@@ -12,6 +12,7 @@ from mypaas_git.access.policy import Verb, may
 from mypaas_git.cli.command import Command
 from mypaas_git.cli.context import SERVICE, Context, how_back, pass_context
 from mypaas_git.cli.kept import kept, kept_service, listed
+from mypaas_git.deploy.certificates import secure_hosts
 from mypaas_git.deploy.plan import replica_names
 from mypaas_git.errors import EngineDown, RouterDown
 from mypaas_git.ledger.model import Release, State, Wanted
@@ -52,6 +53,7 @@ def services(context: Context, everything: bool, as_json: bool) -> None:
 def status(context: Context, service: ServiceName, as_json: bool) -> None:
     """Show one SERVICE in full."""
     found = summary(context, kept_service(context, service))
+    found["certificates"] = _certificates(context, service)
     if as_json:
         context.json(found)
         return
@@ -71,6 +73,8 @@ def status(context: Context, service: ServiceName, as_json: bool) -> None:
     context.table([(name, value) for name, value in lines.items() if value])
     for replica in found["containers"]:
         context.say(f"  {replica['name']}  {replica['state']}")
+    for host, lack in found["certificates"].items():
+        context.say(clean(f"  https://{host}  {lack or 'has a certificate'}"))
     last = found["last_attempt"]
     if last and last["state"] == State.FAILED.value:
         why = f"{last['reason']}: {last['message']}"
@@ -123,6 +127,13 @@ def when(seconds: float | None) -> str | None:
         return None
     moment = datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc)
     return moment.isoformat(timespec="seconds")
+
+
+def _certificates(context: Context, service: ServiceName) -> dict[str, str]:
+    """Why each https host of a service has no certificate; empty where it has one."""
+    live = context.app.ledger.live_release(service)
+    hosts = secure_hosts(live.spec.addresses) if live else []
+    return {host: context.app.certificates.lack(host) for host in hosts}
 
 
 def doing(found: dict[str, Any]) -> str:

@@ -13,13 +13,17 @@ from mypaas_git.progress import Progress
 
 @dataclass
 class Attempt:
-    """What a deploy has done so far, to be taken back should it fail."""
+    """What a deploy has done so far, to be taken back should it fail.
+
+    ``switched`` is when traffic was, in seconds since the epoch.
+    """
 
     release: Release
     before: Release | None
     out: Progress
     switching: bool = False
     closed: bool = False
+    switched: float = 0.0
     created: list[str] = field(default_factory=list)
     replaced: list[str] = field(default_factory=list)
     stopped: list[str] = field(default_factory=list)

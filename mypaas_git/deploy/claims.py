@@ -142,19 +142,20 @@ def url_fault(
     """Why ``url`` cannot be had beside what ``others`` have.
 
     A host belongs to the services that are on it. A further one may join it, on a path of
-    its own, if ``may_share`` says so of all of them; what it has already, it keeps.
+    its own, if ``may_share`` says so of all of them; what it has already, it keeps. A
+    wildcard belongs to one service, and whatever is below it is joined by others likewise.
     """
     on_host = [(spec.service, each) for spec in others for each in spec.addresses]
-    on_host = [(service, each) for service, each in on_host if each.host == url.host]
+    on_host = [(service, each) for service, each in on_host if each.meets(url)]
     for service, each in on_host:
-        if each.path == url.path:
+        if each.host == url.host and (url.wildcard or each.path == url.path):
             return f"{url} belongs to the service '{service}'; choose another url"
     if any((each.host, each.path) == (url.host, url.path) for each in kept):
         return None
-    for service, _ in on_host:
+    for service, each in on_host:
         if not may_share(service):
             return (
-                f"{url} cannot be used: {url.host} belongs to the service '{service}', to "
+                f"{url} cannot be used: {each.host} belongs to the service '{service}', to "
                 f"which this key has no right; choose another host, or push with a key for both"
             )
     return None

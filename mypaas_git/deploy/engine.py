@@ -12,6 +12,7 @@ from pathlib import Path
 import structlog
 
 from mypaas_git.deploy.attempt import Attempt
+from mypaas_git.deploy.certificates import Certificates
 from mypaas_git.deploy.claims import Claims
 from mypaas_git.deploy.health import exited, gate_of, start_and_wait
 from mypaas_git.deploy.lock import ServiceLocks
@@ -66,6 +67,7 @@ class Engine:
         reconciler: Reconciler,
         locks: ServiceLocks,
         claims: Claims,
+        certificates: Certificates,
         outputs: Path,
         expand: Callable[[str], str],
         entry: Entry,
@@ -78,6 +80,7 @@ class Engine:
         self._retirer = retirer
         self._reconciler = reconciler
         self._claims = claims
+        self._certificates = certificates
         self._outputs = outputs
         self._expand = expand
         self._entry = entry
@@ -111,6 +114,7 @@ class Engine:
             self._retirer.retire(release.service, attempt.replaced)
             live = self._measured(attempt, live)
             _announce(live, attempt.out)
+            self._tell_urls(live, attempt)
             self._tell_of_maintenance(live.service, attempt.out)
         return live
 
@@ -233,6 +237,8 @@ class Engine:
             attempt.switching = True
             self._ledger.switching(release)
             reach("switch.recorded")
+            self._certificates.expect(spec)
+            attempt.switched = time.time()
             self._router.set(spec, attempt.created, self._page(spec.service))
             reach("switch.confirmed")
             live = self._ledger.live(release, attempt.down())
@@ -414,6 +420,14 @@ class Engine:
             log.warning("not-recorded", service=live.service, error=str(fault))
             return live
 
+    def _tell_urls(self, live: Release, attempt: Attempt) -> None:
+        """Say where the release is reached."""
+        try:
+            self._certificates.report(live.spec, attempt.switched, attempt.out)
+        except Exception:  # no certificate is worth failing for
+            log.exception("certificates-unknown", service=live.service)
+            attempt.out.warning("whether there are certificates is unknown")
+
     def _warn_of_low_disk(self, out: Progress) -> None:
         path, free, total = self._runtime.free_disk()
         if free < self._low_disk:
@@ -455,8 +469,6 @@ def _announce(release: Release, out: Progress) -> None:
         f"{release.service} {release.label} is live in {seconds}, {down} s down"
         f"{saw if release.probes else ''}"
     )
-    for each in (*release.spec.urls, *release.spec.redirects):
-        out.detail(str(each))
 
 
 def _counted(names: Sequence[str]) -> str:

@@ -51,7 +51,7 @@ def gate_of(spec: ServiceSpec) -> Gate:
     A url or ``mypaas.healthcheck`` means HTTP with a status of 2xx or 3xx. Where
     neither scale nor healthcheck promise a good ``/``, any answer below 500 will do.
     """
-    host = spec.urls[0].host if spec.urls else "localhost"
+    host = spec.urls[0].sample if spec.urls else "localhost"
     if spec.healthcheck is not None:
         return Gate(spec.healthcheck, spec.port, host)
     if not spec.urls:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
+from mypaas_git.deploy.certificates import Certificates
 from mypaas_git.deploy.lock import ServiceLocks
 from mypaas_git.deploy.reconcile import Reconciler
 from mypaas_git.errors import MypaasError, RouterDown, ServiceBusy
@@ -53,6 +54,7 @@ class Keeper:
         repair: Callable[[ServiceName], None],
         tidy: Callable[[ServiceName], None],
         clear: Callable[[bool], None],
+        certificates: Certificates,
     ) -> None:
         self._ledger = ledger
         self._runtime = runtime
@@ -63,6 +65,7 @@ class Keeper:
         self._repair = repair
         self._tidy = tidy
         self._clear = clear
+        self._certificates = certificates
         self._tidied = time.monotonic()
         self._away = ""
         self._failures: dict[ServiceName, int] = {}
@@ -84,6 +87,7 @@ class Keeper:
         # Of an emptied directory Traefik keeps what it had, so that its answer says nothing;
         # without this file it would not confirm the others when they come back.
         self._router.keep_api()
+        self._router.keep_tls()
         tidy = time.monotonic() - self._tidied > TIDY
         self._clear(tidy)
         try:
@@ -96,12 +100,14 @@ class Keeper:
             by_service[replica.service].append(replica)
         if tidy:
             self._tidied = time.monotonic()
-        for standing in self._ledger.standings():
+        standings = self._ledger.standings()
+        for standing in standings:
             if self._stopping.is_set():
                 return
             self._look_at(standing, by_service[standing.service])
             if tidy:
                 self._tidy_up(standing.service)
+        self._certificates.look(each.live for each in standings if each.live)
 
     def _run(self) -> None:
         while not self._stopping.wait(INTERVAL):

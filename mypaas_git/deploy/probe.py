@@ -109,7 +109,7 @@ class Prober:
         try:
             self._address = self._address or self._entry(self._url.scheme)
             secure = self._url.scheme == "https"
-            status = ask(self._address, self._what, self._url.host, secure=secure)
+            status = ask(self._address, self._what, self._url.sample, secure=secure)
         except (OSError, ValueError, MypaasError):
             pass
         return Probe(began, time.monotonic(), status)

@@ -11,14 +11,37 @@ from mypaas_git.names import ServiceName
 
 @dataclass(frozen=True)
 class Url:
-    """``http(s)://host[/path]``; ``path`` starts with ``/`` and only ``/`` itself ends so."""
+    """``http(s)://host[/path]``; ``path`` starts with ``/`` and only ``/`` itself ends so.
+
+    A ``host`` of ``*.example.com`` is every host one label below ``example.com``.
+    """
 
     scheme: Literal["http", "https"]
     host: str
     path: str = "/"
 
+    @property
+    def wildcard(self) -> bool:
+        return self.host.startswith("*")
+
+    @property
+    def sample(self) -> str:
+        """A host that the url is for: its own or, of a wildcard, one below it."""
+        return self.host.replace("*", "any")
+
+    def meets(self, other: Url) -> bool:
+        """Whether there is a host that both are for."""
+        return self.host in (other.host, wildcard_over(other.host)) or (
+            other.host == wildcard_over(self.host)
+        )
+
     def __str__(self) -> str:
         return f"{self.scheme}://{self.host}{self.path if self.path != '/' else ''}"
+
+
+def wildcard_over(host: str) -> str:
+    """The one wildcard that ``host`` falls under, or is."""
+    return f"*.{host.partition('.')[2]}"
 
 
 @dataclass(frozen=True)

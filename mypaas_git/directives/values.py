@@ -256,12 +256,17 @@ def _integer(text: str, what: str, low: int, high: int) -> int:
 
 
 def _host(host: str) -> str:
-    """Check a host name in lower case: labels of letters, digits and hyphens (RFC 1123)."""
+    """Check a host name in lower case: labels of letters, digits and hyphens (RFC 1123).
+
+    In front of two of them or more, ``*.`` stands for one label.
+    """
+    if host.startswith("*.") and "." in host[2:] and "*" not in host[2:]:
+        return f"*.{_host(host[2:])}"
     for mark, advice in (
         ("@", "a url takes no user name"),
         ("[", "write a host name, not an IP address"),
         (":", "a url takes no port; 'mypaas.port' is the process's, Traefik's is the server's"),
-        ("*", "wildcards are not supported yet; write one url for each host"),
+        ("*", "a wildcard is one '*.' in front of two labels, such as '*.example.com'"),
         ("?", "a url takes no query"),
         ("#", "a url takes no fragment"),
     ):

@@ -7,23 +7,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
+from mypaas_git.routing import acme as certificates
 from mypaas_git.routing import pages
+from mypaas_git.routing.acme import Acme
 
 API_PORT = 8080
 """Where the API listens inside the container; the host publishes it on loopback only."""
 
-RESOLVER = "acme"
 ROUTES = "/routes"
-ACME = "/acme"
 
 
 @dataclass(frozen=True)
 class ProxyPlan:
     """Traefik's container. ``ports``: (port inside, address outside, port outside).
 
-    ``files``: (path below the container's ``/``, text).
+    ``files``: (path below the container's ``/``, text). The ports of ``datagrams`` are for
+    UDP. ``salt`` keeps the digest, which is public, from telling what is in ``environment``.
     """
 
     name: str
@@ -32,6 +33,9 @@ class ProxyPlan:
     ports: tuple[tuple[int, str, int], ...]
     mounts: tuple[tuple[str, str, bool], ...]
     files: tuple[tuple[str, str], ...] = ()
+    datagrams: tuple[tuple[int, str, int], ...] = ()
+    environment: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    salt: str = field(default="", repr=False)
 
     @property
     def digest(self) -> str:
@@ -46,15 +50,15 @@ def plan(
     web: tuple[str, int],
     web_secure: tuple[str, int],
     routes: str,
-    acme: str,
-    email: str,
-    acme_server: str,
-    acme_ca: str,
+    acme: Acme | None,
+    storage: str,
+    http3: bool,
+    salt: str,
 ) -> ProxyPlan:
-    """Return the plan of a Traefik that reads ``routes`` and keeps certificates in ``acme``.
+    """Return the plan of a Traefik that reads ``routes`` and keeps certificates in ``storage``.
 
-    Without an ``email`` no certificates are asked for, and https answers with
-    Traefik's self-signed one.
+    Without ``acme`` none are asked for, and https answers with Traefik's self-signed one
+    wherever there is no other.
     """
     arguments = [
         "--entryPoints.web.address=:80",
@@ -66,28 +70,29 @@ def plan(
         "--api=true",
         "--api.dashboard=false",
         "--log.level=WARN",
+        "--log.format=json",
         "--global.checkNewVersion=false",
         "--global.sendAnonymousUsage=false",
         *pages.arguments(),
     ]
-    mounts = [(routes, ROUTES, True), (acme, ACME, False)]
-    if email:
-        prefix = f"--certificatesResolvers.{RESOLVER}.acme"
+    mounts = [(routes, ROUTES, True), (storage, certificates.STORAGE, False)]
+    if acme:
+        arguments += acme.arguments()
+        if acme.ca:
+            mounts.append((acme.ca, certificates.CA, True))
+    if http3:
         arguments += [
-            f"{prefix}.email={email}",
-            f"{prefix}.caServer={acme_server}",
-            f"{prefix}.storage={ACME}/acme.json",
-            f"{prefix}.keyType=EC256",
-            f"{prefix}.httpChallenge.entryPoint=web",
+            "--entryPoints.websecure.http3=true",
+            f"--entryPoints.websecure.http3.advertisedPort={web_secure[1]}",
         ]
-        if acme_ca:
-            arguments.append(f"{prefix}.caCertificates=/acme-ca.pem")
-            mounts.append((acme_ca, "/acme-ca.pem", True))
     return ProxyPlan(
         name=name,
         image=image,
         arguments=tuple(arguments),
         ports=((80, *web), (443, *web_secure), (API_PORT, "127.0.0.1", 0)),
+        datagrams=((443, *web_secure),) if http3 else (),
         mounts=tuple(mounts),
         files=tuple(pages.files().items()),
+        environment=tuple(sorted(acme.environment.items())) if acme else (),
+        salt=salt,
     )

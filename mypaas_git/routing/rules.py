@@ -7,9 +7,10 @@ on: a service's name has no dot, so two services never share a name.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from mypaas_git.directives.model import Healthcheck, Redirect, ServiceSpec, Url
 from mypaas_git.names import ServiceName
@@ -28,14 +29,29 @@ ATTEMPTS = 3
 """How many replicas a request is offered to. Only one that no replica has seen a byte of is
 offered again, so that nothing is done twice."""
 
+EXACT, WILDCARD = 2000, 500
+"""What a router's priority is above the length of its path, which is at most 1000."""
+
+
+class Secured(NamedTuple):
+    """Who certifies a host, None for nobody, and for how many seconds browsers are to insist
+    on https there."""
+
+    host: str
+    resolver: str | None = None
+    hsts: int = 0
+
 
 @dataclass(frozen=True)
 class Entry:
-    """Where visitors come in: the ports that they use, and who issues certificates."""
+    """Where visitors come in: by which ports, and what is known of hosts with https."""
 
     web_port: int = 80
     secure_port: int = 443
-    cert_resolver: str | None = None
+    secured: tuple[Secured, ...] = ()
+
+    def secured_as(self, host: str) -> Secured:
+        return next((each for each in self.secured if each.host == host), Secured(host))
 
 
 USUAL = Entry()
@@ -91,32 +107,56 @@ def _routers(spec: ServiceSpec, page: Page | None, entry: Entry) -> Config:
             routers[f"{name}.redirect"] = _router(url, pages.NOWHERE, to_https)
         routers[name] = _router(url, *_destination(spec, url, page))
         if url.scheme == "https":
-            routers[name] |= _secured(entry)
+            routers[name] = _secured(routers[name], spec, url, entry)
     for number, redirect in enumerate(spec.redirects, 1):
         source, name = redirect.source, f"{spec.service}.from.{number}"
         answer = _router(source, pages.NOWHERE, [name])
         if source.scheme == "https":
             if (source.host, source.path) not in plain:
                 routers[f"{name}.plain"] = answer
-            answer = answer | _secured(entry)
+            answer = _secured(answer, spec, source, entry)
         routers[name] = answer
     return routers
 
 
 def _router(url: Url, service: str, middlewares: Sequence[str]) -> Config:
-    # The longest path wins, whatever the length of the host's name.
+    # A host wins over a wildcard, and then the longest path, however long the hosts are.
     return {
         "rule": rule(url),
-        "priority": 1000 + len(url.path),
+        "priority": (WILDCARD if url.wildcard else EXACT) + len(url.path),
         "service": service,
         "entryPoints": ["web"],
         "middlewares": list(middlewares),
     }
 
 
-def _secured(entry: Entry) -> Config:
-    resolver = entry.cert_resolver
-    return {"entryPoints": ["websecure"], "tls": {"certResolver": resolver} if resolver else {}}
+def _secured(router: Config, spec: ServiceSpec, url: Url, entry: Entry) -> Config:
+    """The router of ``url``, over https."""
+    first = [_hsts(spec.service)] if _age(spec, url, entry) else []
+    return {
+        **router,
+        "entryPoints": ["websecure"],
+        "middlewares": [*first, *router["middlewares"]],
+        "tls": _tls(url, entry.secured_as(url.host).resolver),
+    }
+
+
+def _tls(url: Url, resolver: str | None) -> Config:
+    if resolver is None:
+        return {}
+    if url.wildcard:
+        # Of a pattern Traefik does not know for which host it is to ask.
+        return {"certResolver": resolver, "domains": [{"main": url.host}]}
+    return {"certResolver": resolver}
+
+
+def _age(spec: ServiceSpec, url: Url, entry: Entry) -> int:
+    """For how many seconds browsers are to insist on https for the host of ``url``.
+
+    They would not come by http any more, where a service wants them to.
+    """
+    plain = any(each.host == url.host for each in spec.addresses if each.scheme == "http")
+    return 0 if plain else entry.secured_as(url.host).hsts
 
 
 def _destination(spec: ServiceSpec, url: Url, page: Page | None) -> tuple[str, list[str]]:
@@ -142,6 +182,14 @@ def _middlewares(spec: ServiceSpec, page: Page | None, entry: Entry) -> Config:
         if entry.secure_port != 443:
             redirect["port"] = str(entry.secure_port)
         middlewares[_redirect(name)] = {"redirectScheme": redirect}
+    for age in filter(None, (_age(spec, url, entry) for url in spec.addresses)):
+        middlewares[_hsts(name)] = {"headers": {"stsSeconds": age}}
+    return middlewares | _ways(spec, entry)
+
+
+def _ways(spec: ServiceSpec, entry: Entry) -> Config:
+    """What the directives ask to be done with requests on their way."""
+    name, middlewares = spec.service, Config()
     if spec.auth:  # without users it lets nobody in
         middlewares[_auth(name)] = {
             "basicAuth": {
@@ -184,6 +232,8 @@ def _moved(redirect: Redirect, entry: Entry) -> Config:
 def rule(url: Url) -> str:
     """The rule that matches the host and everything at or below the path, no more."""
     host = f"Host(`{url.host}`)"
+    if url.wildcard:
+        host = f"HostRegexp(`^[^.]+{re.escape(url.host[1:])}$`)"
     if url.path == "/":
         return host
     return f"{host} && (Path(`{url.path}`) || PathPrefix(`{url.path}/`))"
@@ -202,7 +252,7 @@ def _balancer(spec: ServiceSpec, replicas: Sequence[str]) -> Config:
         # As the deploy's own gate asks: for a host that the app knows, and it is not led on.
         balancer["healthCheck"] = {
             "path": check.path,
-            "hostname": spec.urls[0].host,
+            "hostname": spec.urls[0].sample,
             "followRedirects": False,
             "interval": f"{check.interval:g}s",
             "timeout": f"{check.timeout:g}s",
@@ -237,3 +287,7 @@ def _auth(service: ServiceName) -> str:
 def _strip(spec: ServiceSpec, url: Url) -> str:
     paths = sorted({each.path for each in spec.urls})
     return f"{spec.service}.strip.{paths.index(url.path) + 1}"
+
+
+def _hsts(service: ServiceName) -> str:
+    return f"{service}.hsts"

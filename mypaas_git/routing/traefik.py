@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import dataclasses
 import functools
 import hashlib
 import http.client
@@ -36,7 +37,7 @@ class Traefik:
     """Writes routes and asks Traefik's API whether they are in effect.
 
     ``api`` tells where that API listens on this host (host, port), or raises
-    RouterDown; ``password`` is what guards it.
+    RouterDown; ``password`` is what guards it. ``tls`` tells how https is spoken.
     """
 
     def __init__(
@@ -46,11 +47,15 @@ class Traefik:
         api: Callable[[], tuple[str, int]],
         password: str,
         entry: rules.Entry = rules.USUAL,
+        secured: Callable[[ServiceSpec], tuple[rules.Secured, ...]] = lambda _: (),
+        tls: Callable[[], rules.Config] = dict,
     ) -> None:
         self._directory = directory
         self._api = api
         self._password = password
         self._entry = entry
+        self._secured = secured
+        self._tls = tls
         self._own_routes: dict[str, bytes] = {}
 
     def check(self) -> None:
@@ -156,11 +161,15 @@ class Traefik:
         for name, text in self._own_routes.items():
             self._replace(name, text)
 
+    def keep_tls(self) -> None:
+        """Write how https is spoken, and with which certificates of our own, if it changed."""
+        self._replace("_tls", json.dumps(self._tls(), indent=1).encode())
+
     def _confirm(
         self, spec: ServiceSpec, replicas: Sequence[str], page: Page | None = None
     ) -> None:
         service = spec.service
-        config = rules.route(spec, replicas, page=page, entry=self._entry)
+        config = rules.route(spec, replicas, page=page, entry=self._entry_of(spec))
         servers = rules.server_urls(spec, replicas) if config else None
         deadline = time.monotonic() + CONFIRM_TIMEOUT
         while self._servers(service) != servers or not self._leads(service, config):
@@ -217,7 +226,10 @@ class Traefik:
     def _text(
         self, spec: ServiceSpec, replicas: Sequence[str], page: Page | None
     ) -> bytes | None:
-        return _text(spec, tuple(replicas), page, self._entry)
+        return _text(spec, tuple(replicas), page, self._entry_of(spec))
+
+    def _entry_of(self, spec: ServiceSpec) -> rules.Entry:
+        return dataclasses.replace(self._entry, secured=self._secured(spec))
 
     def _path(self, name: str) -> Path:
         return self._directory / f"{name}.yml"

@@ -23,11 +23,14 @@ DIGEST = "mypaas.digest"
 HOME = "mypaas.home"
 EMBEDDED = "mypaas-embedded/traefik"
 
+LOG_LINES = 1000
+"""How many lines of its log are read at once."""
+
 
 class Plan(Protocol):
-    """What to run. ``ports``: (inside, address outside, port outside or 0 for any);
-    ``mounts``: (source, target, read-only); ``files``: (path below ``/``, text); ``digest``
-    tells one plan from another.
+    """What to run. ``ports``: (inside, address outside, port outside or 0 for any), those of
+    ``datagrams`` for UDP; ``mounts``: (source, target, read-only); ``files``: (path below
+    ``/``, text); ``digest`` tells one plan from another.
     """
 
     @property
@@ -38,6 +41,12 @@ class Plan(Protocol):
 
     @property
     def ports(self) -> Sequence[tuple[int, str, int]]: ...
+
+    @property
+    def datagrams(self) -> Sequence[tuple[int, str, int]]: ...
+
+    @property
+    def environment(self) -> Sequence[tuple[str, str]]: ...
 
     @property
     def mounts(self) -> Sequence[tuple[str, str, bool]]: ...
@@ -121,6 +130,13 @@ class ProxyContainer:
             raise RouterDown(f"Traefik does not run (its container {self._name} is {state})")
         return published[0]["HostIp"], int(published[0]["HostPort"])
 
+    def log(self, since: float) -> list[str]:
+        """The lines that it has logged since a time, in seconds since the epoch."""
+        with engine_errors(), contextlib.suppress(NotFound):
+            said: bytes = self._client.api.logs(self._name, since=since, tail=LOG_LINES)
+            return said.decode("utf-8", "replace").splitlines()
+        return []
+
     def remove(self) -> None:
         with engine_errors(), contextlib.suppress(NotFound):
             self._client.api.remove_container(self._name, force=True)
@@ -141,8 +157,13 @@ class ProxyContainer:
 
     def _create(self, plan: Plan) -> None:
         api = self._client.api
+        published = [
+            *((inside, "tcp", address, port) for inside, address, port in plan.ports),
+            *((inside, "udp", address, port) for inside, address, port in plan.datagrams),
+        ]
         bindings: dict[int | str, Any] = {
-            f"{inside}/tcp": (address, port or "") for inside, address, port in plan.ports
+            f"{inside}/{protocol}": (address, port or "")
+            for inside, protocol, address, port in published
         }
         mounts = [Mount(to, src, type="bind", read_only=ro) for src, to, ro in plan.mounts]
         policy: Any = {"Name": "unless-stopped"}
@@ -157,7 +178,8 @@ class ProxyContainer:
                 HOME: self._home,
                 DIGEST: plan.digest,
             },
-            ports=[(inside, "tcp") for inside, _, _ in plan.ports],
+            ports=[(inside, protocol) for inside, protocol, _, _ in published],
+            environment=dict(plan.environment),
             host_config=api.create_host_config(
                 port_bindings=bindings,
                 restart_policy=policy,

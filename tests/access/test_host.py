@@ -233,6 +233,39 @@ def test_reserved_hosts(host: str, key: str, granted: bool) -> None:
         check(wish, rules, key=key)
 
 
+@pytest.mark.parametrize(
+    ("host", "said"),
+    [
+        ("*.c.test", ""),
+        ("*.a.test", "reserves *.a.test for the service 'blog'"),
+        ("*.b.a.test", ""),
+        ("*.paas.test", ""),
+        ("*.shop.test", "reserves www.shop.test for nobody"),
+        ("*.test.example", "paas.test.example is the server's own name"),
+    ],
+)
+def test_a_wildcard_takes_all_that_is_below_it(host: str, said: str) -> None:
+    """It needs what each reserved host below it needs; others' wildcards are not below."""
+    reserved = {"*.a.test": ("blog",), "*.b.a.test": ("hello",), "www.shop.test": ()}
+    rules = dataclasses.replace(RULES, reserved=reserved, domain="paas.test.example")
+    wish = ServiceSpec(ServiceName("hello"), urls=(Url("http", host),))
+    if not said:
+        check(wish, rules)
+        return
+    with pytest.raises(HostRefused) as caught:
+        check(wish, rules)
+    assert said in str(caught.value)
+
+
+def test_a_secure_wildcard_needs_a_certificate() -> None:
+    """By DNS-01, or of the admin's own."""
+    wish = ServiceSpec(ServiceName("hello"), urls=(Url("https", "*.a.test"),))
+    with pytest.raises(HostRefused, match='acme_challenge = "dns"'):
+        check(wish, RULES)
+    check(wish, dataclasses.replace(RULES, wildcards=True))
+    check(wish, dataclasses.replace(RULES, certificates=frozenset({"*.a.test"})))
+
+
 def test_what_a_key_brought_stays() -> None:
     """Somebody else's push does not lose a host that a key was given."""
     rules = dataclasses.replace(RULES, reserved=RESERVED)

@@ -19,8 +19,10 @@ def wrong(paas: Paas) -> dict[str, str]:
     return found
 
 
-def test_a_good_server_is_fine(paas: Paas) -> None:
+def test_a_good_server_is_fine(new_paas: Callable[[], Paas]) -> None:
     """Nothing is wrong, and every line says so."""
+    paas = new_paas()
+    paas.start()
     done = paas.cli("server", "doctor")
     assert done.returncode == 0, done.stdout
     assert all(line.startswith("ok ") for line in done.stdout.splitlines())

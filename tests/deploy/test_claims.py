@@ -52,6 +52,22 @@ def test_who_may_join_a_host() -> None:
     assert url_fault(on("x.shop.test"), SHOPS, [], nobody) is None
 
 
+def test_a_wildcard_is_one_services() -> None:
+    """Who wants a host below it needs a right to that, and the other way round."""
+    everything = [ServiceSpec(SHOP, urls=(on("*.shop.test"),))]
+    assert "belongs to the service 'shop'; choose" in str(
+        url_fault(on("*.shop.test", "/new"), everything, [], anybody)
+    )
+    below = on("a.shop.test")
+    assert "*.shop.test belongs to" in str(url_fault(below, everything, [], nobody))
+    assert url_fault(below, everything, [], anybody) is None
+    for free in ("shop.test", "a.b.shop.test", "*.b.shop.test"):
+        assert url_fault(on(free), everything, [], nobody) is None
+    assert "a.shop.test belongs to" in str(
+        url_fault(on("*.shop.test"), [ServiceSpec(SHOP, urls=(below,))], [], nobody)
+    )
+
+
 @pytest.mark.parametrize(
     ("wish", "taken"),
     [

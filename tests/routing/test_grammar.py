@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from support.traefik import MARK, Router, run_traefik
 
-from mypaas_git.directives.model import ServiceSpec, Url
+from mypaas_git.directives.model import ServiceSpec, Url, wildcard_over
 from mypaas_git.directives.values import BadValue, url
 from mypaas_git.names import ServiceName
 from mypaas_git.routing import rules
@@ -23,7 +23,11 @@ from mypaas_git.routing import rules
 # Pieces that mean something to a rule, to a regular expression or to a request.
 ODD = [*"`'\"\\|&!(){}[]*?#%^$;, \t<>", "`)||Host(`b.test", ".*", "{a:.*}", "%2f", ".."]
 LABELS = st.sampled_from(["a", "b", "c", "x-y", "xn--bcher-kva", "0", "A"])
-HOSTS = st.lists(LABELS, max_size=2).map(lambda parts: ".".join([*parts, "test"]))
+HOSTS = st.builds(
+    lambda star, parts: ".".join([*star, *parts, "test"]),
+    st.sampled_from([[], [], ["*"]]),
+    st.lists(LABELS, max_size=2),
+)
 SEGMENTS = st.sampled_from(["a", "b", "ab", "A", "a.b", ".a", "~", "@", "a:b", "a=b", "+", ","])
 PATHS = st.lists(SEGMENTS, max_size=3).map(lambda parts: "/".join(["", *parts]))
 PLAIN = st.builds(
@@ -87,13 +91,17 @@ def load(router: Router, owned: dict[str, Url]) -> None:
 
 
 def owner(owned: dict[str, Url], host: str, path: str) -> str:
-    """Who has a plain path of a host, as docs/directives.rst says it: the longest wins."""
+    """Who has a plain path of a host, as docs/directives.rst says it.
+
+    A host wins over a wildcard, which stands for a label that is one, then the longest path.
+    """
+    wildcard = "" if host.startswith(".") else wildcard_over(host)
     found = [
-        (len(each.path), name)
+        (each.host == host, len(each.path), name)
         for name, each in owned.items()
-        if each.host == host and is_at_or_below(path, each.path)
+        if each.host in (host, wildcard) and is_at_or_below(path, each.path)
     ]
-    return max(found)[1] if found else ""
+    return max(found)[2] if found else ""
 
 
 def is_at_or_below(path: str, top: str) -> bool:
@@ -102,7 +110,7 @@ def is_at_or_below(path: str, top: str) -> bool:
 
 def neighbours(each: Url) -> list[tuple[str, str]]:
     """Requests to a url, and to what an imprecise rule would take for it."""
-    host, path = each.host, each.path
+    host, path = each.sample, each.path
     base = path.rstrip("/")
     hosts = [f"x.{host}", f"{host}.x", f"x{host}", host.replace(".", "x"), host[1:] or "x"]
     paths = [path, f"{base}/", f"{base}/x/y", f"{base}x", f"{base}.x", f"{base}/../x", "/"]
@@ -171,7 +179,8 @@ def test_no_spelling_gets_elsewhere(router: Router, texts: list[str]) -> None:
     load(router, owned)
     for each in owned.values():
         for path in tricks(each.path):
-            for host in (each.host, each.host.upper(), f"{each.host}:80", f"{each.host}."):
+            name = each.sample
+            for host in (name, name.upper(), f"{name}:80", f"{name}."):
                 answer = router.ask(each.scheme, host, path)
                 if answer.status != 200:
                     assert answer.status in (301, 308, 400, 404), answer

@@ -6,7 +6,7 @@ from mypaas_git.directives.model import Healthcheck, ServiceSpec, Url
 from mypaas_git.names import ServiceName
 from mypaas_git.routing import rules
 from mypaas_git.routing.pages import Page
-from mypaas_git.routing.rules import Entry
+from mypaas_git.routing.rules import Entry, Secured
 
 HELLO = ServiceName.parse("hello")
 
@@ -27,7 +27,7 @@ def test_an_http_url_is_one_router() -> None:
             "routers": {
                 "hello.1": {
                     "rule": "Host(`a.example`)",
-                    "priority": 1001,
+                    "priority": 2001,
                     "service": "hello",
                     "entryPoints": ["web"],
                     "middlewares": ["hello.retry"],
@@ -56,7 +56,8 @@ def test_an_http_url_is_one_router() -> None:
 
 def test_an_https_url_redirects_from_http() -> None:
     """One router terminates TLS, another sends http there, to the port clients use."""
-    config = rules.route(spec(Url("https", "a.example")), ["r"], entry=Entry(80, 8443, "acme"))
+    entry = Entry(80, 8443, (Secured("a.example", "acme"),))
+    config = rules.route(spec(Url("https", "a.example")), ["r"], entry=entry)
     assert config is not None
     routers = config["http"]["routers"]
     assert routers["hello.1"]["entryPoints"] == ["websecure"]
@@ -70,11 +71,53 @@ def test_an_https_url_redirects_from_http() -> None:
     }
 
 
+def test_each_host_has_its_own_certificate_and_policy() -> None:
+    """Who certifies a host, and whether browsers insist on https, is asked for each."""
+    secured = Secured("a.example", "acme", 60), Secured("b.example", None, 60)
+    config = rules.route(
+        spec(Url("https", "a.example"), Url("https", "b.example"), Url("https", "c.example")),
+        ["r"],
+        entry=Entry(secured=secured),
+    )
+    assert config is not None
+    routers = config["http"]["routers"]
+    assert [routers[f"hello.{n}"]["tls"] for n in (1, 2, 3)] == [
+        {"certResolver": "acme"},
+        {},
+        {},
+    ]
+    strict = ["hello.hsts" in routers[f"hello.{n}"]["middlewares"] for n in (1, 2, 3)]
+    assert strict == [True, True, False]
+    assert config["http"]["middlewares"]["hello.hsts"] == {"headers": {"stsSeconds": 60}}
+
+
+def test_a_wildcard_names_what_is_to_be_certified() -> None:
+    """Its rule is a pattern of one label, behind every host that is named."""
+    entry = Entry(secured=(Secured("*.a.example", "acme"),))
+    config = rules.route(spec(Url("https", "*.a.example"), scale=1), ["r"], entry=entry)
+    assert config is not None
+    router = config["http"]["routers"]["hello.1"]
+    assert router["rule"] == r"HostRegexp(`^[^.]+\.a\.example$`)"
+    assert router["tls"] == {"certResolver": "acme", "domains": [{"main": "*.a.example"}]}
+    longest = rules.route(spec(Url("https", "*.a.example", "/" + "a" * 999)), ["r"])
+    shortest = rules.route(spec(Url("https", "a.a.example")), ["r"])
+    assert longest is not None
+    assert shortest is not None
+    priorities = [
+        each["http"]["routers"]["hello.1"]["priority"] for each in (longest, shortest)
+    ]
+    assert priorities[0] < priorities[1]
+    balancer = config["http"]["services"]["hello"]["loadBalancer"]
+    assert balancer["healthCheck"]["hostname"] == "any.a.example"
+
+
 def test_http_beside_https_is_served_not_redirected() -> None:
     """Who asks for both schemes of a host gets both."""
-    config = rules.route(spec(Url("http", "a.example"), Url("https", "a.example")), ["r"])
+    both = spec(Url("http", "a.example"), Url("https", "a.example"))
+    config = rules.route(both, ["r"], entry=Entry(secured=(Secured("a.example", hsts=60),)))
     assert config is not None
     assert set(config["http"]["routers"]) == {"hello.1", "hello.2"}
+    assert "hello.hsts" not in config["http"]["middlewares"]
 
 
 def test_a_path_matches_itself_and_below_only() -> None:

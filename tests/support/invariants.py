@@ -22,11 +22,12 @@ from support.stockgit import git
 # Everything that a home holds for good; what else lies in it, a crash has left there.
 LASTING = (
     r"config\.toml|authorized_keys(\.lock)?|traefik\.password|server\.lock",
+    r"certificates\.json",
     r"ledger\.db(-wal|-shm)?",
     r"host_keys/ssh_host_[a-z0-9]+_key(\.pub)?",
     r"acme/.*",
     r"config/[a-z0-9-]+\.json",
-    r"routes/(_api|_pages|[a-z0-9-]+)\.yml",
+    r"routes/(_api|_pages|_tls|[a-z0-9-]+)\.yml",
     r"logs/audit(-strangers)?\.jsonl(\.[0-9])?|logs/audit\.lock|last_used/[0-9a-f]{64}",
     r"logs/server\.log|logs/[a-z0-9-]+/v[0-9]+\.log",
     # One each a service, and those that all services share.

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import urlsplit
 
 _given: set[int] = set()
@@ -124,3 +125,17 @@ def being_answered(web: int, name: str, path: str) -> Iterator[socket.socket]:
         connection.sendall(request.encode())
         assert connection.recv(4096).startswith(b"HTTP/1.1 200 ")
         yield connection
+
+
+def with_hosts(root: Path, **files: str) -> list[str]:
+    """Words in front of a command for which /etc/hosts, and what else is named, reads so.
+
+    ``files`` are named as in ``nsswitch_conf``. Nobody else sees them.
+    """
+    steps = []
+    for name, text in files.items():
+        path = root / name
+        path.write_text(text)
+        path.chmod(0o644)
+        steps.append(f"mount --bind '{path}' /etc/{name.replace('_', '.')}")
+    return ["unshare", "-m", "sh", "-ec", "; ".join([*steps, 'exec "$@"']), "sh"]

@@ -47,6 +47,8 @@ class Paas:
         self.known_hosts = root / "known_hosts"
         self.ssh_port, self.web, self.web_secure = free_port(), free_port(), free_port()
         self.process: subprocess.Popen[bytes] | None = None
+        self.before: list[str] = []
+        """Words in front of the server's command, such as of a program that starts it."""
         self.user_home.mkdir(parents=True)
         self.admin = ssh_key(root, "admin")
         self.running.add(self)
@@ -88,7 +90,7 @@ class Paas:
         assert self.process is None, "it runs already"
         with (self.root / "out").open("wb") as out, (self.root / "err").open("ab") as err:
             self.process = subprocess.Popen(
-                [*self._inside, MYPAAS, "server", "start"],
+                [*self._inside, *self.before, MYPAAS, "server", "start"],
                 env=self.env(env),
                 stdin=subprocess.DEVNULL,
                 stdout=out,
