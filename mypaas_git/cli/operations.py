@@ -66,7 +66,7 @@ def restart(context: Context, service: ServiceName) -> None:
 @click.argument("service", type=SERVICE)
 @pass_context
 def stop(context: Context, service: ServiceName) -> None:
-    """Stop SERVICE until it is started or pushed to; visitors get a 503."""
+    """Stop SERVICE until it is started or pushed to; visitors get a page that says so."""
     known_service(context, service)
     with context.asking() as asker:
         context.app.operations.stop(service, asker)

@@ -82,7 +82,10 @@ def redirect(text: str) -> Redirect:
             f"{_shown(text)} is not a redirect; write FROM -> TO, such as "
             "'https://www.example.com -> https://example.com'"
         )
-    return Redirect(url(source.strip(" \t")), url(target.strip(" \t")))
+    found = Redirect(url(source.strip(" \t")), url(target.strip(" \t")))
+    if found.target.wildcard:
+        raise BadValue(f"{_shown(text)} leads to a wildcard; name one host to lead to")
+    return found
 
 
 def switch(text: str) -> bool:

@@ -325,12 +325,14 @@ def test_redirects_that_are_none() -> None:
         "redirect=https://d.test -> nowhere",
         "redirect=https://e.test -> https://a.test",
         "redirect=https://e.test -> https://a.test",
+        "redirect=https://f.test -> https://*.a.test",
     )
-    assert [each[:6] for each in told.details] == [f"line {n}" for n in (3, 4, 5, 6, 8)]
+    assert [each[:6] for each in told.details] == [f"line {n}" for n in (3, 4, 5, 6, 8, 9)]
     assert "https://b.test is no url of this service; add '# mypaas.url=" in told.details[0]
     assert "https://a.test stands on line 2 as a url of the service" in told.details[1]
     assert "is not a redirect; write FROM -> TO, such as" in told.details[2]
     assert "a redirect from https://e.test stands on line 7 already" in told.details[4]
+    assert "leads to a wildcard; name one host" in told.details[5]
 
 
 def test_what_takes_a_url() -> None:
