@@ -67,6 +67,7 @@ def _facts(spec: ServiceSpec) -> list[tuple[str, str]]:
     mode = f" {spec.scale_mode}" if spec.scale else ""
     return [
         ("port", str(spec.port)),
+        ("protocol", spec.protocol),
         ("scale", f"{spec.scale}{mode}"),
         ("healthcheck", _check(spec.healthcheck)),
         ("maxcpu", "none" if spec.maxcpu is None else f"{spec.maxcpu:g}"),

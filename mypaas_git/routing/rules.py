@@ -60,7 +60,7 @@ def route(
 
 def server_urls(spec: ServiceSpec, replicas: Sequence[str]) -> list[str]:
     """Where Traefik will send requests."""
-    return [f"http://{replica}:{spec.port}" for replica in replicas]
+    return [f"{spec.protocol}://{replica}:{spec.port}" for replica in replicas]
 
 
 def _routers(spec: ServiceSpec, cert_resolver: str | None) -> Config:
@@ -100,7 +100,8 @@ def _balancer(spec: ServiceSpec, replicas: Sequence[str]) -> Config:
         "servers": [{"url": url} for url in server_urls(spec, replicas)],
         "serversTransport": str(spec.service),
     }
-    if spec.scale >= 1:
+    # What speaks gRPC has no path that could be asked for.
+    if spec.scale >= 1 and spec.protocol == "http":
         check = spec.healthcheck or Healthcheck()
         # As the deploy's own gate asks: for a host that the app knows, and it is not led on.
         balancer["healthCheck"] = {
