@@ -67,6 +67,8 @@ def output(context: Context, service: ServiceName, release: int | None) -> None:
                 context.terminal.write(chunk)
     except FileNotFoundError:
         raise ReleaseMissing(f"the log of {service} {found.label} is gone") from None
+    except OSError as error:
+        raise ReleaseMissing(f"the log {path} cannot be read: {error.strerror}") from None
 
 
 def _find(context: Context, service: ServiceName, number: int | None) -> Release:

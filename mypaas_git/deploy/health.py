@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
+from mypaas_git.deploy import http2
 from mypaas_git.directives.model import Healthcheck, ServiceSpec
 from mypaas_git.errors import Cancelled, StartFailed, Unhealthy
 from mypaas_git.failpoints import reach
@@ -36,13 +37,15 @@ MAX_STATUS_LINE = 4096
 class Gate:
     """What is asked of a replica before it may serve; ``None`` means no request.
 
-    ``below`` is the status from which on an answer is a bad one.
+    ``below`` is the status from which on an answer is a bad one. With ``h2c`` it is not
+    asked for the path: gRPC has none. It is ready when it speaks HTTP/2.
     """
 
     probe: Healthcheck | None
     port: int = 80
     host: str = "localhost"
     below: int = 400
+    h2c: bool = False
 
 
 def gate_of(spec: ServiceSpec) -> Gate:
@@ -51,6 +54,8 @@ def gate_of(spec: ServiceSpec) -> Gate:
     A url or ``mypaas.healthcheck`` means HTTP with a status of 2xx or 3xx. Where
     neither scale nor healthcheck promise a good ``/``, any answer below 500 will do.
     """
+    if spec.urls and spec.protocol == "h2c":
+        return Gate(Healthcheck(), spec.port, h2c=True)
     host = spec.urls[0].sample if spec.urls else "localhost"
     if spec.healthcheck is not None:
         return Gate(spec.healthcheck, spec.port, host)
@@ -170,8 +175,12 @@ class _Watch:
     def _answers(self, probe: Healthcheck, replica: Replica) -> bool:
         if replica.address is None:
             return False
+        address = replica.address, self._gate.port
         try:
-            status = ask((replica.address, self._gate.port), probe, self._gate.host)
+            if self._gate.h2c:
+                http2.greet(address, probe.timeout)
+                return True
+            status = ask(address, probe, self._gate.host)
         except (OSError, ValueError) as error:
             self._last = _why(error)
             return False
@@ -186,11 +195,14 @@ class _Watch:
         if probe is None:
             what = f"{self._name} did not get healthy in {self._seconds():.0f} s ({self._last})"
         else:
+            wanted, missing = f"gave no good answer to GET {probe.path}", "healthcheck"
+            if self._gate.h2c:
+                wanted, missing = "did not speak HTTP/2 without TLS", "protocol"
             what = (
-                f"{self._name} gave no good answer to GET {probe.path} on port "
+                f"{self._name} {wanted} on port "
                 f"{self._gate.port} within {self._timeout:g} s (last: {self._last}); "
                 f"does it listen on 0.0.0.0:{self._gate.port}, "
-                f"or is `# mypaas.port` or `# mypaas.healthcheck` missing?"
+                f"or is `# mypaas.port` or `# mypaas.{missing}` wrong or missing?"
             )
         return Unhealthy(what, details=_last_lines(self._runtime, self._name))
 

@@ -68,6 +68,7 @@ def _facts(spec: ServiceSpec) -> list[tuple[str, str]]:
     mode = f" {spec.scale_mode}" if spec.scale else ""
     return [
         ("port", str(spec.port)),
+        ("protocol", spec.protocol),
         ("scale", f"{spec.scale}{mode}"),
         ("stripprefix", str(spec.stripprefix).lower()),
         ("auth", spec.auth or "none"),

@@ -105,6 +105,7 @@ class ServiceSpec:
     """Everything that a release asks for, save the image.
 
     ``scale`` 0 means one container that is stopped before its successor starts.
+    ``protocol`` is what the process speaks on its port: ``h2c`` is HTTP/2 without TLS.
     ``healthcheck`` is None when the Dockerfile names none. ``maxcpu`` is in CPUs,
     ``maxmem`` in bytes, None meaning no limit. ``auth`` names the secret whose value says
     which visitors to let in, None for everybody; ``users`` are these with their passwords
@@ -120,6 +121,7 @@ class ServiceSpec:
     volumes: tuple[Volume, ...] = ()
     env: tuple[EnvVar, ...] = ()
     port: int = 80
+    protocol: Literal["http", "h2c"] = "http"
     publish: tuple[Publish, ...] = ()
     scale: int = 0
     scale_mode: Literal["roll", "safe"] = "roll"

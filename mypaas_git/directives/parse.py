@@ -39,6 +39,7 @@ def parse_dockerfile(
     reading.check_publish()
     reading.check_redirects()
     reading.check_web()
+    reading.check_protocol()
     if value_of is not None:
         reading.check_env(default_service, value_of)
     if reading.faults:
@@ -172,6 +173,16 @@ class _Reading:
                 fixed[0].number,
                 "mypaas.publish: two containers cannot share the host port "
                 f"{fixed[0].value.host_port}; use mypaas.scale=0, or leave the host port out",
+            )
+
+    def check_protocol(self) -> None:
+        """Find a health check of what cannot be asked for a path."""
+        speaks_h2c = any(each.value == "h2c" for each in self._items["mypaas.protocol"])
+        if speaks_h2c and self._items["mypaas.healthcheck"]:
+            self._fault(
+                self._items["mypaas.healthcheck"][0].number,
+                "mypaas.healthcheck asks for a path over HTTP/1.1; leave it out with "
+                "mypaas.protocol=h2c: a container is ready when it speaks HTTP/2",
             )
 
     def spec(self, default: ServiceName | None) -> ServiceSpec:

@@ -123,6 +123,13 @@ _ALL = (
     ),
     Directive("mypaas.port", "port", values.port, "1-65535", "the process's port; default: 80"),
     Directive(
+        "mypaas.protocol",
+        "protocol",
+        values.protocol,
+        "http or h2c",
+        "what the process speaks; default: http; h2c for gRPC",
+    ),
+    Directive(
         "mypaas.publish",
         "publish",
         values.publish,

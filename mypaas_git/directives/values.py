@@ -148,6 +148,16 @@ def port(text: str) -> int:
     return _integer(text, "a port", 1, 65535)
 
 
+def protocol(text: str) -> Literal["http", "h2c"]:
+    """Return what a process speaks on its port: HTTP/1.1, or HTTP/2 without TLS."""
+    if text not in {"http", "h2c"}:
+        raise BadValue(
+            f"{_shown(text)} is not a protocol; write http, or h2c for HTTP/2 without TLS, "
+            "which gRPC needs"
+        )
+    return cast('Literal["http", "h2c"]', text)
+
+
 def publish(text: str) -> tuple[Publish, ...]:
     """Return what ``docker run --publish`` makes of ``text``, one item per container port.
 

@@ -80,7 +80,7 @@ def route(
         "serversTransports": {name: {"forwardingTimeouts": {"idleConnTimeout": IDLE}}},
         "middlewares": _middlewares(spec, page, entry),
     }
-    if spec.scale >= 1:
+    if _is_checked(spec):
         # Should Traefik's own checks find no replica well, visitors get the page, too.
         services[_any(spec.service)] = {
             "failover": {"service": name, "fallback": _none(spec.service)}
@@ -94,7 +94,7 @@ def route(
 
 def server_urls(spec: ServiceSpec, replicas: Sequence[str]) -> list[str]:
     """Where Traefik will send requests."""
-    return [f"http://{replica}:{spec.port}" for replica in replicas]
+    return [f"{spec.protocol}://{replica}:{spec.port}" for replica in replicas]
 
 
 def _routers(spec: ServiceSpec, page: Page | None, entry: Entry) -> Config:
@@ -166,7 +166,7 @@ def _destination(spec: ServiceSpec, url: Url, page: Page | None) -> tuple[str, l
     way = [_auth(spec.service)] if spec.auth else []
     if spec.stripprefix and url.path != "/":
         way.append(_strip(spec, url))
-    service = _any(spec.service) if spec.scale >= 1 else str(spec.service)
+    service = _any(spec.service) if _is_checked(spec) else str(spec.service)
     return service, [*way, _retry(spec.service)]
 
 
@@ -175,7 +175,7 @@ def _middlewares(spec: ServiceSpec, page: Page | None, entry: Entry) -> Config:
     middlewares: Config = {
         _retry(name): {"retry": {"attempts": ATTEMPTS, "initialInterval": "20ms"}},
     }
-    if page or spec.scale >= 1:
+    if page or _is_checked(spec):
         middlewares[_page(name)] = (page or Page.DOWN).middleware
     if any(url.scheme == "https" for url in spec.urls):
         redirect = {"scheme": "https", "permanent": True}
@@ -247,7 +247,7 @@ def _balancer(spec: ServiceSpec, replicas: Sequence[str]) -> Config:
     if spec.sticky:
         secure = all(url.scheme == "https" for url in spec.urls)
         balancer["sticky"] = {"cookie": {"secure": secure, "httpOnly": True, "sameSite": "lax"}}
-    if spec.scale >= 1:
+    if _is_checked(spec):
         check = spec.healthcheck or Healthcheck()
         # As the deploy's own gate asks: for a host that the app knows, and it is not led on.
         balancer["healthCheck"] = {
@@ -258,6 +258,11 @@ def _balancer(spec: ServiceSpec, replicas: Sequence[str]) -> Config:
             "timeout": f"{check.timeout:g}s",
         }
     return balancer
+
+
+def _is_checked(spec: ServiceSpec) -> bool:
+    """Whether Traefik asks replicas how they are. Of gRPC there is no path to ask for."""
+    return spec.scale >= 1 and spec.protocol == "http"
 
 
 def _retry(service: ServiceName) -> str:

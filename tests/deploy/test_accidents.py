@@ -219,6 +219,7 @@ def test_a_log_that_cannot_be_kept(paas: Paas, tmp_path: Path) -> None:
     gone = paas.cli("releases", "output", name)
     assert gone.returncode == 1
     assert len(gone.stderr.splitlines()) == 1
+    assert "cannot be read: Not a directory" in gone.stderr
 
 
 def test_a_locked_branch(paas: Paas, tmp_path: Path) -> None:

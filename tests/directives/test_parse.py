@@ -87,6 +87,15 @@ def test_every_directive() -> None:
     )
 
 
+def test_h2c_has_no_path_to_check() -> None:
+    """What speaks HTTP/2 alone is ready when it does; a path cannot be asked for."""
+    assert parse("protocol=h2c").protocol == "h2c"
+    assert parse("protocol=http", "healthcheck=/up").protocol == "http"
+    error = refuse("protocol=h2c", "healthcheck=/up")
+    assert error.details[0].startswith("line 3: mypaas.healthcheck asks for a path over HTTP/1")
+    assert "write http, or h2c" in str(refuse("protocol=https"))
+
+
 def test_scale() -> None:
     """Scale fills the number and the mode."""
     spec = parse("scale=2 safe")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from mypaas_git.directives.model import Healthcheck, ServiceSpec, Url
 from mypaas_git.names import ServiceName
 from mypaas_git.routing import rules
@@ -145,6 +147,16 @@ def test_a_named_healthcheck_reaches_the_balancer() -> None:
         "interval": "5s",
         "timeout": "0.5s",
     }
+
+
+def test_h2c_reaches_the_servers() -> None:
+    """HTTP/2 without TLS is spoken to the replicas, which are asked for no path."""
+    speaks = replace(spec(Url("https", "a"), scale=2), protocol="h2c")
+    config = rules.route(speaks, ["r"])
+    assert config is not None
+    balancer = config["http"]["services"]["hello"]["loadBalancer"]
+    assert balancer["servers"] == [{"url": "h2c://r:8000"}]
+    assert "healthCheck" not in balancer
 
 
 def test_a_scaled_service_is_checked_whether_or_not_it_says_how() -> None:

@@ -47,7 +47,7 @@ def live_of(paas: Paas, name: str) -> Release | None:
     return ledger_of(paas).live_release(ServiceName(name))
 
 
-def settled(paas: Paas, name: str, *, seconds: float = 15) -> tuple[float, list[str]]:
+def settled(paas: Paas, name: str, *, seconds: float = 90) -> tuple[float, list[str]]:
     """Wait until nothing is wrong with a service: how long that took, and what still is."""
     began = time.monotonic()
     while (wrong := faults(paas, name)) and time.monotonic() - began < seconds:
