@@ -135,7 +135,13 @@ class App:
             self.home.routes,
             api=lambda: self.proxy.port(proxy.API_PORT),
             password=self._api_password(),
-            entry=Entry(http.web.port, http.web_secure.port),
+            entry=Entry(
+                http.web.port,
+                http.web_secure.port,
+                compress=http.compress,
+                max_requests=http.max_requests,
+                behind_proxies=bool(http.trusted_proxies),
+            ),
             secured=self.certificates.secured,
             tls=lambda: tls.config(self.own_certificates.pairs(), http2=http.http2),
         )
@@ -232,6 +238,8 @@ class App:
             acme=_acme(self.settings),
             storage=str(self.home.acme),
             http3=http.http3,
+            read_timeout=http.read_timeout,
+            trusted_proxies=http.trusted_proxies,
             salt=self._api_password(),
         )
 

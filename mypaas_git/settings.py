@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import ipaddress
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -77,9 +78,9 @@ Variables = Mapping[str, str]
 
 @dataclass(frozen=True)
 class Http:
-    """``acme_lifetime``, ``acme_wait`` and ``hsts`` are in seconds; 0 of ``hsts`` is none.
+    """Times are in seconds; 0 of ``hsts`` is none. ``acme_dns_env`` holds secrets.
 
-    ``acme_dns_env`` holds secrets.
+    ``max_requests`` is how many of one address are served at a time, 0 for any number.
     """
 
     web: Address = Address("0.0.0.0", 80)  # noqa: S104 - and so does its web side
@@ -96,6 +97,10 @@ class Http:
     hsts: Age = Age(180 * 86400)
     http2: bool = True
     http3: bool = False
+    compress: bool = False
+    max_requests: Cap = Cap(0)
+    read_timeout: float = 3600.0
+    trusted_proxies: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -395,6 +400,15 @@ _VOLUME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}|[~/].*")
 _SERVICE = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _CAPABILITY = re.compile(r"[A-Z][A-Z_]{2,30}")
 
+
+def _is_network(text: str) -> bool:
+    try:
+        ipaddress.ip_network(text)
+    except ValueError:
+        return False
+    return True
+
+
 _RULES: dict[str, tuple[Callable[[Any], object], str]] = {
     "[init] domain": (
         lambda v: not v or _HOST.fullmatch(v),
@@ -423,6 +437,12 @@ _RULES: dict[str, tuple[Callable[[Any], object], str]] = {
         'must be name servers, each like "1.1.1.1:53"',
     ),
     "[http] acme_lifetime": (lambda v: v >= 3600, "is less than an hour"),
+    "[http] max_requests": (lambda v: v >= 0, "is less than none"),
+    "[http] read_timeout": (lambda v: v >= 1, "is less than a second"),
+    "[http] trusted_proxies": (
+        lambda v: all(map(_is_network, v)),
+        'must be addresses or networks, each like "10.0.0.0/8"',
+    ),
     "[docker] namespace": (_NAME.fullmatch, "must be 1 to 31 of a-z, 0-9 and '-'"),
     "[docker] network": (
         lambda v: not v or re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}", v),
@@ -531,6 +551,10 @@ web_secure = {web_secure}
 # hsts = "180d"  # how long browsers are to insist on https; "" leaves that to the apps
 # http2 = true
 # http3 = false  # opens the port of web_secure for UDP, too
+# compress = false  # answers, for clients that like it
+# max_requests = ""  # how many of one client's address are served at a time
+# read_timeout = "1h"  # how long a request may take to arrive, an upload with all of it
+# trusted_proxies = []  # addresses whose word is taken for who the visitor is
 
 # [http.acme_dns_env]  # what that provider's variables are
 # CF_DNS_API_TOKEN = "..."

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
 from mypaas_git.routing import acme as certificates
@@ -53,6 +54,8 @@ def plan(
     acme: Acme | None,
     storage: str,
     http3: bool,
+    read_timeout: float = 3600.0,
+    trusted_proxies: Sequence[str] = (),
     salt: str,
 ) -> ProxyPlan:
     """Return the plan of a Traefik that reads ``routes`` and keeps certificates in ``storage``.
@@ -61,8 +64,8 @@ def plan(
     wherever there is no other.
     """
     arguments = [
-        "--entryPoints.web.address=:80",
-        "--entryPoints.websecure.address=:443",
+        *_entry_point("web", 80, read_timeout, trusted_proxies),
+        *_entry_point("websecure", 443, read_timeout, trusted_proxies),
         f"--entryPoints.api.address=:{API_PORT}",
         f"--providers.file.directory={ROUTES}",
         "--providers.file.watch=true",
@@ -96,3 +99,19 @@ def plan(
         environment=tuple(sorted(acme.environment.items())) if acme else (),
         salt=salt,
     )
+
+
+def _entry_point(
+    name: str, port: int, read_timeout: float, trusted_proxies: Sequence[str]
+) -> list[str]:
+    """Where visitors come in. Traefik's own patience would cut an upload after a minute; of
+    anybody but ``trusted_proxies`` it drops what they say of who the visitor is.
+    """
+    prefix = f"--entryPoints.{name}"
+    arguments = [
+        f"{prefix}.address=:{port}",
+        f"{prefix}.transport.respondingTimeouts.readTimeout={read_timeout:g}s",
+    ]
+    if trusted_proxies:
+        arguments.append(f"{prefix}.forwardedHeaders.trustedIPs={','.join(trusted_proxies)}")
+    return arguments

@@ -49,6 +49,9 @@ class Entry:
     web_port: int = 80
     secure_port: int = 443
     secured: tuple[Secured, ...] = ()
+    compress: bool = False
+    max_requests: int = 0
+    behind_proxies: bool = False
 
     def secured_as(self, host: str) -> Secured:
         return next((each for each in self.secured if each.host == host), Secured(host))
@@ -105,7 +108,7 @@ def _routers(spec: ServiceSpec, page: Page | None, entry: Entry) -> Config:
         if url.scheme == "https" and (url.host, url.path) not in plain:
             to_https = [_redirect(spec.service)]
             routers[f"{name}.redirect"] = _router(url, pages.NOWHERE, to_https)
-        routers[name] = _router(url, *_destination(spec, url, page))
+        routers[name] = _router(url, *_destination(spec, url, page, entry))
         if url.scheme == "https":
             routers[name] = _secured(routers[name], spec, url, entry)
     for number, redirect in enumerate(spec.redirects, 1):
@@ -159,13 +162,19 @@ def _age(spec: ServiceSpec, url: Url, entry: Entry) -> int:
     return 0 if plain else entry.secured_as(url.host).hsts
 
 
-def _destination(spec: ServiceSpec, url: Url, page: Page | None) -> tuple[str, list[str]]:
+def _destination(
+    spec: ServiceSpec, url: Url, page: Page | None, entry: Entry
+) -> tuple[str, list[str]]:
     """The service that a url's visitors get to, and the middlewares on their way there."""
     if page is not None:
         return pages.NOWHERE, [_page(spec.service)]
-    way = [_auth(spec.service)] if spec.auth else []
+    way = [_limit(spec.service)] if entry.max_requests else []
+    if spec.auth:
+        way.append(_auth(spec.service))
     if spec.stripprefix and url.path != "/":
         way.append(_strip(spec, url))
+    if entry.compress:
+        way.append(_compress(spec.service))
     service = _any(spec.service) if _is_checked(spec) else str(spec.service)
     return service, [*way, _retry(spec.service)]
 
@@ -184,7 +193,23 @@ def _middlewares(spec: ServiceSpec, page: Page | None, entry: Entry) -> Config:
         middlewares[_redirect(name)] = {"redirectScheme": redirect}
     for age in filter(None, (_age(spec, url, entry) for url in spec.addresses)):
         middlewares[_hsts(name)] = {"headers": {"stsSeconds": age}}
-    return middlewares | _ways(spec, entry)
+    return middlewares | _settings(spec, entry) | _ways(spec, entry)
+
+
+def _settings(spec: ServiceSpec, entry: Entry) -> Config:
+    """What config.toml asks to be done with every request."""
+    middlewares = Config()
+    if entry.max_requests:
+        # Of what proxies have added, the last one's word is who came to it.
+        client = {"ipStrategy": {"depth": 1} if entry.behind_proxies else {}}
+        limit = {"amount": entry.max_requests, "sourceCriterion": client}
+        middlewares[_limit(spec.service)] = {"inFlightReq": limit}
+    if entry.compress:
+        # Events would wait for one another.
+        middlewares[_compress(spec.service)] = {
+            "compress": {"excludedContentTypes": ["text/event-stream"]}
+        }
+    return middlewares
 
 
 def _ways(spec: ServiceSpec, entry: Entry) -> Config:
@@ -283,6 +308,14 @@ def _any(service: ServiceName) -> str:
 
 def _none(service: ServiceName) -> str:
     return f"{service}.none"
+
+
+def _limit(service: ServiceName) -> str:
+    return f"{service}.limit"
+
+
+def _compress(service: ServiceName) -> str:
+    return f"{service}.compress"
 
 
 def _auth(service: ServiceName) -> str:

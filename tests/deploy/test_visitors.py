@@ -1,0 +1,107 @@
+"""What apps learn of their visitors, and what config.toml has done with all requests."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from support import passageapp
+from support.apps import make_app, unique
+from support.paas import Paas
+
+FORGED = {
+    "X-Forwarded-For": "192.0.2.7",
+    "X-Real-Ip": "192.0.2.7",
+    "X-Forwarded-Proto": "https",
+    "X-Forwarded-Host": "forged.example",
+    "X-Forwarded-Port": "4711",
+}
+PASSAGE = """\
+# mypaas.url=http://{name}.test
+FROM python:3-slim
+COPY server.py version /
+CMD ["python3", "/server.py"]
+STOPSIGNAL SIGKILL
+"""
+
+
+def deployed(paas: Paas, tmp_path: Path) -> str:
+    """A service that tells what reached it; returns its name."""
+    name = unique()
+    files: dict[str, str | bytes] = {
+        "Dockerfile": PASSAGE.format(name=name),
+        "server.py": Path(passageapp.__file__).read_bytes(),
+        "version": "v1\n",
+    }
+    paas.deploy(make_app(tmp_path, None, files), name)
+    return name
+
+
+def seen(paas: Paas, name: str) -> dict[str, str]:
+    """The headers that the app gets when a visitor forges some."""
+    told = paas.get(f"http://{name}.test/seen", headers=FORGED).text
+    headers: list[tuple[str, str]] = json.loads(told)["headers"]
+    return {key.title(): value for key, value in headers}
+
+
+@contextmanager
+def asked(
+    paas: Paas, name: str, path: str, headers: dict[str, str] | None = None
+) -> Iterator[http.client.HTTPResponse]:
+    """The answer to a GET before it is read."""
+    with closing(http.client.HTTPConnection("127.0.0.1", paas.web, timeout=60)) as connection:
+        connection.request("GET", path, headers={"Host": f"{name}.test", **(headers or {})})
+        with closing(connection.getresponse()) as reply:
+            yield reply
+
+
+def test_nobody_forges_who_he_is(paas: Paas, tmp_path: Path) -> None:
+    """What a visitor says of himself does not reach the app; what the proxy saw does."""
+    name = deployed(paas, tmp_path)
+    headers = seen(paas, name)
+    assert all(headers.get(key) != value for key, value in FORGED.items())
+    assert headers["X-Forwarded-Proto"] == "http"
+    assert headers["X-Forwarded-Host"] == f"{name}.test"
+    assert headers["X-Forwarded-For"] == headers["X-Real-Ip"]
+
+
+def test_what_an_admin_has_done_with_requests(
+    new_paas: Callable[[], Paas], tmp_path: Path
+) -> None:
+    """Trusted proxies are believed, answers compressed, requests bounded in time and number."""
+    paas = new_paas()
+    paas.configure("trusted_proxies", '["0.0.0.0/0"]')
+    paas.configure("compress", "true")
+    paas.configure("max_requests", "1")
+    paas.configure("read_timeout", '"2s"')
+    paas.start()
+    name = deployed(paas, tmp_path)
+
+    headers = seen(paas, name)
+    forwarded = headers.pop("X-Forwarded-For")
+    assert forwarded.split(", ")[0] == FORGED["X-Forwarded-For"]
+    assert all(headers[key] == value for key, value in FORGED.items() if key in headers)
+    assert headers["X-Forwarded-Host"] == "forged.example"
+
+    packed = {"Accept-Encoding": "gzip"}
+    with asked(paas, name, "/big?5000", packed) as reply:
+        assert reply.headers["Content-Encoding"] == "gzip"
+        assert len(reply.read()) < 5000
+    # One that does not end: its events come at once, and nobody else of that address gets in.
+    with asked(paas, name, "/events", packed | FORGED) as reply:
+        assert reply.headers["Content-Encoding"] is None
+        assert reply.readline() == b"data: v1 0\n"
+        with asked(paas, name, "/", FORGED) as other:
+            assert other.status == 429
+        with asked(paas, name, "/", {"X-Forwarded-For": "192.0.2.8"}) as other:
+            assert other.read() == b"v1"
+
+    with socket.create_connection(("127.0.0.1", paas.web), timeout=60) as connection:
+        head = f"POST /big HTTP/1.1\r\nHost: {name}.test\r\nContent-Length: 9\r\n\r\n"
+        connection.sendall(head.encode())
+        answer = b"".join(iter(lambda: connection.recv(4096), b""))
+        assert not answer.startswith(b"HTTP/1.1 2")  # what never came in was not waited for
