@@ -144,6 +144,7 @@ class App:
             ),
             secured=self.certificates.secured,
             tls=lambda: tls.config(self.own_certificates.pairs(), http2=http.http2),
+            log=self.proxy.log,
         )
         locks = ServiceLocks(self.home.locks, docker.builds)
         self.retirer = Retirer(

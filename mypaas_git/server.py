@@ -36,7 +36,7 @@ from mypaas_git.hook import Push, tag_release
 from mypaas_git.ledger.model import Release, Wanted
 from mypaas_git.names import ServiceName
 from mypaas_git.operations import settle
-from mypaas_git.progress import Progress
+from mypaas_git.progress import Progress, clean
 from mypaas_git.ssh.hostkeys import ensure_host_keys
 from mypaas_git.ssh.listener import Listener
 from mypaas_git.ssh.session import GitVerb
@@ -340,14 +340,20 @@ def start_proxy(app: App, report: Callable[[str], None]) -> None:
     app.router.guard_api(app.runtime.gateways())
     app.router.keep_tls()
     app.proxy.ensure(app.proxy_plan(image))
-    deadline = time.monotonic() + ROUTER_START
+    began, deadline = time.time(), time.monotonic() + ROUTER_START
     while True:
         try:
             return app.router.check()
-        except RouterDown:
+        except RouterDown as error:
             if time.monotonic() > deadline:
-                raise
+                raise RouterDown(f"{error.message}{_last_words(app, began)}") from error
             time.sleep(0.05)
+
+
+def _last_words(app: App, since: float) -> str:
+    """What Traefik has logged last: one that is too old does not know all its arguments."""
+    said = app.proxy.log(since)
+    return f"; its log ends: {clean(said[-1])[:300]} (3.7.12 or newer will do)" if said else ""
 
 
 def service_of(path: str) -> ServiceName:

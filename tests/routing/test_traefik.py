@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from support import engine
+from support.apps import BASE, make_app, unique, web_dockerfile
 from support.paas import Paas
 
 from mypaas_git.directives.model import ServiceSpec, Url
@@ -68,12 +71,31 @@ def test_a_wrong_password_and_a_dead_port(connected: tuple[str, int], tmp_path: 
         Traefik(tmp_path, api=lambda: ("127.0.0.1", 9), password=wrong).check()
 
 
-def test_an_old_traefik(
-    connected: tuple[str, int], paas: Paas, monkeypatch: pytest.MonkeyPatch
+def test_what_traefik_says_of_the_files_is_told(
+    new_paas: Callable[[], Paas], tmp_path: Path
 ) -> None:
-    """One that does not know what routes are made of is told apart from one that is away."""
-    routes = router(paas, connected, paas.home / "routes")
-    routes.check()
-    monkeypatch.setattr(traefik, "OLDEST", (99, 0))
-    with pytest.raises(RouterDown, match=r"Traefik 3\..* is too old, it takes 99\.0 or newer"):
-        routes.check()
+    """A file that somebody has put there keeps Traefik from taking any; the pusher hears it."""
+    paas, name = new_paas(), unique()
+    paas.start()
+    app = make_app(tmp_path, web_dockerfile(f"url=http://{name}.test"))
+    foreign = paas.home / "routes" / "foreign.yml"
+    foreign.write_text('{"http":\n')
+    done = paas.push(app, name)
+    assert done.returncode == 1
+    assert re.search(r"route-refused: .* it says: .*/foreign\.yml: yaml: ", done.stderr)
+    foreign.unlink()
+    paas.deploy(app, name)
+
+
+def test_a_traefik_that_ends(new_paas: Callable[[], Paas]) -> None:
+    """What it said last tells why, such as an argument that an older one does not know."""
+    paas, image = new_paas(), f"mypaas-test/{unique('proxy')}"
+    ends = f'FROM {BASE}\nENTRYPOINT ["sh", "-c", "echo no such flag; exit 1"]\n'
+    engine.docker("build", "--tag", image, "-", stdin=ends.encode())
+    try:
+        paas.configure("traefik_image", f'"{image}"')
+        done = paas.cli("server", "start")
+    finally:
+        engine.docker("rmi", "--force", image)
+    assert done.returncode == 1
+    assert "its log ends: no such flag (3.7.12 or newer" in done.stderr
