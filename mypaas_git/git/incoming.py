@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from mypaas_git.errors import PackRefused
-from mypaas_git.git.check import BLOB, NAMES, TREE, Seen, check_object
+from mypaas_git.git.check import BLOB, NAMES, TREE, Seen, check_entries, check_object
 from mypaas_git.git.contents import Contents
 from mypaas_git.git.deltas import Deltas
 from mypaas_git.git.dotfiles import MAX_FILE, check_dotfile, too_long
@@ -41,7 +41,10 @@ class Incoming:
         self._objects: dict[bytes, int] = {}
         self._links: dict[bytes, int] = {}
         self._dotfiles: set[tuple[bytes, bytes]] = set()
-        self._trees = Trees(partial(check_object, TREE, seen=Seen()))
+        seen = Seen()
+        self._trees = Trees(
+            partial(check_object, TREE, seen=seen), partial(check_entries, seen=seen)
+        )
         self._deltas = Deltas(self._add, limits.held, scratch)
         # What was lent from outside; and of what came in nevertheless, whose loan that took.
         self._borrowed: set[bytes] = set()
@@ -139,7 +142,8 @@ class Incoming:
         for target, wanted in checked.links:
             place = self._objects.get(target)
             if place is not None:
-                _expect(target, wanted, _kind(place))
+                if place & 7 != wanted:
+                    _expect(target, wanted, _kind(place))
             elif self._links.setdefault(target, wanted) != wanted:
                 raise PackRefused(
                     f"{target.hex()} is linked to as a {NAMES[wanted]} and as something else"
