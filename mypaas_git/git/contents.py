@@ -27,6 +27,8 @@ MAX_MEMORY = 1 << 20
 class Contents:
     """``size`` bytes that can be read as often as wanted, until they are closed."""
 
+    __slots__ = ("_file", "data", "size")
+
     def __init__(self, size: int, data: bytes | None, file: io.FileIO | None = None) -> None:
         self.size = size
         self.data = data

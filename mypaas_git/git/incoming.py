@@ -69,6 +69,8 @@ class Incoming:
             with closing(Contents.gather(chunks, head.size, self._scratch)) as contents:
                 self._compare(BLOB, id_, contents)
         for id_ in list(self._objects):
+            if not self._deltas.are_left:
+                break
             place = self._objects[id_]
             self._deltas.resolve(pack, _kind(place), id_, _offset(place))
         self._deltas.resolve_thin(pack, self._borrow)
@@ -142,8 +144,7 @@ class Incoming:
         for target, wanted in checked.links:
             place = self._objects.get(target)
             if place is not None:
-                if place & 7 != wanted:
-                    _expect(target, wanted, _kind(place))
+                _expect(target, wanted, _kind(place))
             elif self._links.setdefault(target, wanted) != wanted:
                 raise PackRefused(
                     f"{target.hex()} is linked to as a {NAMES[wanted]} and as something else"
