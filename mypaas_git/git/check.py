@@ -6,12 +6,13 @@ As strict as ``git fsck --strict``, whose ``fsck.c`` says what it asks of each k
 from __future__ import annotations
 
 import re
+from itertools import chain
 from typing import NamedTuple
 
 from dulwich.objects import Blob, Commit, Tag, Tree
 
 from mypaas_git.errors import PackRefused, TreeRefused
-from mypaas_git.git.treenames import MODULES, dotfile, name_fault
+from mypaas_git.git.treenames import MODULES, PLAIN_REST, PLAIN_START, dotfile, name_fault
 from mypaas_git.progress import clean
 
 BLOB, COMMIT, TAG, TREE = Blob.type_num, Commit.type_num, Tag.type_num, Tree.type_num
@@ -23,6 +24,8 @@ LATEST = (1 << 63) - 1
 
 MAX_SEEN = 200_000
 """Entries of trees that are remembered."""
+MAX_PLAIN = 4 << 20
+"""Bytes of a tree that is taken apart at once, which takes ten times as many."""
 
 Link = tuple[bytes, int]
 """The raw id of an object that another one refers to, and the kind that it has to be."""
@@ -70,6 +73,24 @@ def check_object(kind: int, id_: bytes, data: bytes, seen: Seen | None = None) -
         return Checked(_check_commit(data) if kind == COMMIT else _check_tag(data), [])
     except _Malformed as error:
         raise PackRefused(f"the {NAMES[kind]} {id_.hex()} is malformed: {error}") from None
+
+
+def check_entries(id_: bytes, entries: list[bytes], seen: Seen) -> Checked:
+    """Check entries of the tree with the raw id ``id_``, which are in order there.
+
+    Nearly all are like one that was ``seen`` but for the id, and are through with one
+    look-up.
+    """
+    checked = Checked([], [])
+    for entry in entries:
+        kind, link = seen.heads.get(entry[:-_ID_SIZE]), entry[-_ID_SIZE:]
+        if kind is not None and link != _NOWHERE:
+            checked.links.append((link, kind))
+        elif entry not in seen.entries:
+            noted = check_object(TREE, id_, entry, seen)
+            checked.links.extend(noted.links)
+            checked.dotfiles.extend(noted.dotfiles)
+    return checked
 
 
 class _Malformed(Exception):
@@ -178,6 +199,12 @@ class _Reader:
 
 _ENTRY = re.compile(rb"([^ \0]+) ([^\0]*)\0(.{20})", re.DOTALL)
 _ID_SIZE = 20
+_KINDS = {b"40000": TREE} | dict.fromkeys([*FILES, b"120000"], BLOB)
+# An entry of these kinds whose name needs no further look.
+_PLAIN = re.compile(
+    rb"(%b) (%b%b{0,254})\0(.{20})" % (b"|".join(sorted(_KINDS)), PLAIN_START, PLAIN_REST),
+    re.DOTALL,
+)
 _NOWHERE = bytes(_ID_SIZE)
 
 
@@ -188,10 +215,9 @@ class _Entry(NamedTuple):
 
 
 def _check_tree(id_: bytes, data: bytes, seen: Seen) -> Checked:
-    link = data[-_ID_SIZE:]
-    kind = seen.heads.get(data[:-_ID_SIZE])
-    if kind is not None and link != _NOWHERE:
-        return Checked([(link, kind)], [])  # one entry, of which but the id is new
+    plain = _check_plain(data, seen)
+    if plain is not None:
+        return plain
     checked = Checked([], [])
     order = _Order()
     end = 0
@@ -215,6 +241,29 @@ def _check_tree(id_: bytes, data: bytes, seen: Seen) -> Checked:
     if end != len(data):
         raise _Malformed("an entry of it is cut short")
     return checked
+
+
+def _check_plain(data: bytes, seen: Seen) -> Checked | None:
+    """Check a tree of nothing but plain names in order; None for any other.
+
+    Nearly all trees are such, and this takes a quarter of the time per entry.
+    """
+    if len(data) > MAX_PLAIN:
+        return None
+    found = _PLAIN.findall(data)
+    # Nothing lies between the entries that were found, or around them.
+    if sum(map(len, chain.from_iterable(found))) + 2 * len(found) != len(data):
+        return None
+    names = {name for _, name, _ in found}
+    # A directory is sorted as if its name ended in a slash.
+    order = [name + b"/" if mode == b"40000" else name for mode, name, _ in found]
+    links = [(id_, _KINDS[mode]) for mode, _, id_ in found]
+    nowhere = any(id_ == _NOWHERE for id_, _ in links)
+    if nowhere or len(names) != len(found) or order != sorted(order):
+        return None
+    for mode, name, _ in found[: max(0, MAX_SEEN - len(seen.heads))]:
+        seen.heads[b"%b %b\0" % (mode, name)] = _KINDS[mode]
+    return Checked(links, [])
 
 
 def _entry_fault(entry: _Entry) -> str | None:

@@ -27,6 +27,8 @@ MAX_MEMORY = 1 << 20
 class Contents:
     """``size`` bytes that can be read as often as wanted, until they are closed."""
 
+    __slots__ = ("_file", "data", "size")
+
     def __init__(self, size: int, data: bytes | None, file: io.FileIO | None = None) -> None:
         self.size = size
         self.data = data
@@ -96,17 +98,17 @@ class Contents:
         return True
 
 
-_NAMES = {each.type_num: each.type_name for each in (Blob, Commit, Tag, Tree)}
+_HEADERS = {each.type_num: each.type_name + b" %d\0" for each in (Blob, Commit, Tag, Tree)}
 
 
 def header(kind: int, size: int) -> bytes:
     """What an id is the hash of in front of the contents."""
-    return b"%b %d\0" % (_NAMES[kind], size)
+    return _HEADERS[kind] % size
 
 
 def object_id(kind: int, data: bytes) -> bytes:
     """The raw id of an object."""
-    return sha1(header(kind, len(data)) + data, usedforsecurity=False).digest()
+    return sha1(_HEADERS[kind] % len(data) + data, usedforsecurity=False).digest()
 
 
 def apply(base: Contents, delta: Contents, scratch: Path) -> Contents:
@@ -214,7 +216,8 @@ _PLACES = [tuple(8 * bit for bit in range(4) if wanted >> bit & 1) for wanted in
 
 def _sizes(delta: bytes) -> _Sizes:
     base, at = _size(delta, 0)
-    return _Sizes(base, *_size(delta, at))
+    result, end = _size(delta, at)
+    return _Sizes(base, result, end)
 
 
 def _size(delta: bytes, at: int) -> tuple[int, int]:
@@ -236,6 +239,8 @@ def _size(delta: bytes, at: int) -> tuple[int, int]:
 
 def _number(size: int) -> bytes:
     """A size as :func:`_size` reads it."""
+    if 0x7F < size < 0x4000:  # as most are
+        return bytes((size & 0x7F | 0x80, size >> 7))
     digits = bytearray()
     while size > 0x7F:
         digits.append(size & 0x7F | 0x80)

@@ -52,6 +52,11 @@ class Deltas:
             self._room -= len(entry.data) + OVERHEAD
             self._deltas[entry.offset] = entry.data
 
+    @property
+    def are_left(self) -> bool:
+        """Whether any delta waits."""
+        return bool(self._waiting)
+
     def wanted(self, offset: int, id_: bytes) -> bool:
         """Whether deltas wait for the object at ``offset``."""
         return offset in self._waiting or id_ in self._waiting

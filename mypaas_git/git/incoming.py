@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from mypaas_git.errors import PackRefused
-from mypaas_git.git.check import BLOB, NAMES, TREE, Seen, check_object
+from mypaas_git.git.check import BLOB, NAMES, TREE, Seen, check_entries, check_object
 from mypaas_git.git.contents import Contents
 from mypaas_git.git.deltas import Deltas
 from mypaas_git.git.dotfiles import MAX_FILE, check_dotfile, too_long
@@ -41,7 +41,10 @@ class Incoming:
         self._objects: dict[bytes, int] = {}
         self._links: dict[bytes, int] = {}
         self._dotfiles: set[tuple[bytes, bytes]] = set()
-        self._trees = Trees(partial(check_object, TREE, seen=Seen()))
+        seen = Seen()
+        self._trees = Trees(
+            partial(check_object, TREE, seen=seen), partial(check_entries, seen=seen)
+        )
         self._deltas = Deltas(self._add, limits.held, scratch)
         # What was lent from outside; and of what came in nevertheless, whose loan that took.
         self._borrowed: set[bytes] = set()
@@ -66,6 +69,8 @@ class Incoming:
             with closing(Contents.gather(chunks, head.size, self._scratch)) as contents:
                 self._compare(BLOB, id_, contents)
         for id_ in list(self._objects):
+            if not self._deltas.are_left:
+                break
             place = self._objects[id_]
             self._deltas.resolve(pack, _kind(place), id_, _offset(place))
         self._deltas.resolve_thin(pack, self._borrow)

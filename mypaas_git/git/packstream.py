@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from hashlib import sha1
 from typing import NamedTuple
+from zlib import decompressobj
 
 from mypaas_git.git.check import BLOB, NAMES
 from mypaas_git.git.contents import header, object_id, result_size
@@ -62,6 +63,7 @@ class PackStream:
         self._limits = limits
         self._received = 0
         self._unfolded = 0
+        self._room = limits.unfolded
         self._buffer = b""
         self._position = 0
         # Where the buffer begins in the pack, and the current object in the buffer.
@@ -99,13 +101,13 @@ class PackStream:
         if kind in NAMES:
             self._unfold(size, MAX_OBJECT if kind == BLOB else MAX_PARSED)
             id_, data = self._whole(kind, size)
-            return Entry(offset, kind, size, self._end(), id=id_, data=data)
+            return Entry(offset, kind, size, self._end(), None, id_, data)
         if base is None:
             raise PackBroken(f"the pack holds an object of the unknown type {kind}")
         if size > MAX_OBJECT:
             raise PackBroken(_too_big(size, MAX_OBJECT))
         result, data = self._delta(size)
-        return Entry(offset, kind, result, self._end(), base=base, data=data)
+        return Entry(offset, kind, result, self._end(), base, None, data)
 
     def _whole(self, kind: int, size: int) -> tuple[bytes, bytes | None]:
         """Hash an object that is no delta; all but large blobs are kept."""
@@ -143,7 +145,7 @@ class PackStream:
         if size > most:
             raise PackBroken(_too_big(size, most))
         self._unfolded += size
-        if self._unfolded > self._limits.unfolded + self._limits.ratio * self._received:
+        if self._unfolded > self._room:
             raise self._limits.fault(
                 f"the pack unfolds to more than {self._unfolded // MIB} MiB, "
                 f"out of all proportion to the {self._received} bytes sent"
@@ -153,20 +155,21 @@ class PackStream:
         """The contents of a zlib stream that lies in the buffer as a whole, as most do."""
         if size > PIECE:
             return None
-        stream = zlib.decompressobj()
-        given = self._buffer[self._position : self._position + size + size // 512 + 64]
+        stream = decompressobj()
+        at = self._position
+        given = self._buffer[at : at + size + size // 512 + 64]
         try:
             data = stream.decompress(given, size + 1)
         except zlib.error:
             return None
         if not stream.eof or len(data) != size:
             return None
-        self._position += len(given) - len(stream.unused_data)
+        self._position = at + len(given) - len(stream.unused_data)
         return data
 
     def _inflated(self, size: int) -> Iterator[bytes]:
         """Yield the contents of one zlib stream, which must be ``size`` bytes long."""
-        stream = zlib.decompressobj()
+        stream = decompressobj()
         left = size
         # Little more than the object itself is offered, since zlib copies what it leaves over.
         offer = min(size + size // 512 + 64, PIECE)
@@ -242,6 +245,7 @@ class PackStream:
         self._buffer = self._read(CHUNK)
         self._position = self._begun = 0
         self._received += len(self._buffer)
+        self._room += self._limits.ratio * len(self._buffer)
         if not self._buffer:
             raise PackBroken("the pack ended early: the connection broke")
         if self._received > self._limits.received:

@@ -142,11 +142,20 @@ class Repository:
 
     @classmethod
     def at(cls, path: Path) -> Repository:
-        """Open any bare repository. Raises :class:`RepositoryMissing`."""
+        """Open any bare repository.
+
+        Raises :class:`RepositoryMissing`, and :class:`GitRefused` for a ``config`` that
+        dulwich cannot read.
+        """
         try:
             return cls(Repo(str(path)))
         except (NotGitRepository, FileNotFoundError) as error:
             raise RepositoryMissing(f"there is no git repository at {path}") from error
+        except ValueError as error:
+            raise GitRefused(
+                f"{path / 'config'} cannot be read ({error}): give sizes as plain numbers, "
+                f"such as 104857600 for 100m"
+            ) from error
 
     def with_store(self, store: DiskObjectStore) -> Repository:
         """The same repository, with objects that it does not have, or not yet."""

@@ -98,7 +98,9 @@ class Stored:
     def __contains__(self, id_: bytes) -> bool:
         if self._find(id_) is not None:
             return True
-        name = id_.hex() if self._loose else ""
+        if not self._loose:
+            return False
+        name = id_.hex()
         return any((path / name[2:]).exists() for path in self._loose.get(name[:2], ()))
 
     def kind(self, id_: bytes) -> int:

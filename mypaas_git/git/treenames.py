@@ -18,8 +18,9 @@ MAX_NAME = 4096
 """Bytes of one name in a tree, as ``git fsck`` has it."""
 MODULES, ATTRIBUTES = b"gitmodules", b"gitattributes"
 
-# What no file system can take for anything else: most names by far.
-_PLAIN = re.compile(rb"[A-Za-z0-9_-][ -.0-\[\]-}]*")
+PLAIN_START, PLAIN_REST = rb"[A-Za-z0-9_-]", rb"[ -.0-\[\]-}]"
+"""Patterns of what no file system can take for anything else: most names by far."""
+_PLAIN = re.compile(PLAIN_START + PLAIN_REST + b"*")
 # Where a long name does not do, NTFS offers six characters and a number, or a hash.
 _SHORT = {MODULES: (b"gitmod", b"gi7eba"), ATTRIBUTES: (b"gitatt", b"gi7d29")}
 _IGNORED = re.compile("[" + "".join(map(chr, HFS_IGNORABLE_CHARS)) + "]")

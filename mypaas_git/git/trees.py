@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Generic, NamedTuple, TypeVar
 
 MAX_KNOWN = 8 << 20
@@ -32,12 +32,18 @@ class Trees(Generic[_Id, _Result]):
     """Checks the trees of one pack with ``check``, which gets a tree's id and data.
 
     It raises for what is wrong with a tree, and returns what there is to know of each of
-    its entries. Of a tree that is another version of one that was good, it gets the new
-    entries alone, as if they were a tree: what it returned for the others stands.
+    its entries. Of a tree that is another version of one that was good, only the new
+    entries are checked, by ``check_entries``: what was returned for the others stands, and
+    that all of them are in order is known.
     """
 
-    def __init__(self, check: Callable[[_Id, bytes], _Result]) -> None:
+    def __init__(
+        self,
+        check: Callable[[_Id, bytes], _Result],
+        check_entries: Callable[[_Id, list[bytes]], _Result],
+    ) -> None:
         self._check = check
+        self._check_entries = check_entries
         self._known: dict[tuple[bytes, bytes], _Known] = {}
         self._size = 0
 
@@ -51,7 +57,7 @@ class Trees(Generic[_Id, _Result]):
             starts = _starts(entries) if entries is not None else None
         else:
             entries, starts = new
-            result = self._check(id_, b"".join(entries))
+            result = self._check_entries(id_, entries)
         if starts:
             self._remember(key, _Known(data, starts))
         return result
@@ -77,8 +83,19 @@ def _replaced(known: _Known, data: bytes) -> _New | None:
     old, starts = known
     if len(old) != len(data):
         return None
+    low, last = 0, len(starts) - 1
+    high = last
+    # Most often it is a single one, and then it is found in half the time.
+    while high - low > 1:
+        middle = (low + high) // 2
+        at, end = starts[low], starts[middle]
+        if old[at:end] == data[at:end]:
+            low = middle
+        else:
+            high = middle
+    behind = starts[high]
+    ranges = [(low, high) if old[behind:] == data[behind:] else (low, last)]
     new = []
-    ranges = [(0, len(starts) - 1)]
     while ranges:
         low, high = ranges.pop()
         at, end = starts[low], starts[high]
@@ -117,10 +134,7 @@ def _entries(data: bytes) -> list[bytes] | None:
 
 
 def _starts(entries: list[bytes]) -> list[int]:
-    starts = [0]
-    for entry in entries:
-        starts.append(starts[-1] + len(entry))
-    return starts
+    return list(accumulate(map(len, entries), initial=0))
 
 
 def _directory(data: bytes) -> tuple[bytes, bytes]:

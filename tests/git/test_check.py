@@ -7,11 +7,13 @@ import zlib
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from packs import BLOB, COMMIT, TAG, TREE, WHO, commit, object_id, tag, tree
 from support.stockgit import git
 
 from mypaas_git.errors import GitRefused, TreeRefused
-from mypaas_git.git.check import NAMES, check_object
+from mypaas_git.git.check import NAMES, Seen, check_object
 from mypaas_git.git.dotfiles import check_dotfile
 from mypaas_git.git.treenames import ATTRIBUTES, MODULES, dotfile
 
@@ -211,6 +213,44 @@ def test_bad_objects(tmp_path: Path) -> None:
     assert {id_: data for id_, data in ids.items() if id_ not in bad} == {}
     assert [data for kind, data in BAD_OBJECTS if taken(kind, data)] == []
     assert [data for data in STRICTER_TREES if taken(TREE, data)] == []
+
+
+@settings(max_examples=300)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(
+                [*[b"100644"] * 4, b"100755", b"120000", *[b"40000"] * 3, b"160000"]
+            ),
+            st.sampled_from(
+                [b"a", b"a.b", b"a b", b"b", b"c", b"d e", b"a~1", b".x", b"x" * 256]
+            ),
+            st.sampled_from([A_ID, EMPTY, b"100644 a\0".ljust(20, b"x"), bytes(20)]),
+        ),
+        max_size=6,
+    ),
+    st.booleans(),
+    st.sampled_from([b"", b"", b"", b"\0", b"100644 z\0"]),
+)
+def test_plain_trees(
+    items: list[tuple[bytes, bytes, bytes]], ordered: bool, tail: bytes
+) -> None:
+    """What is checked in one go is refused, or leads elsewhere, as if it were not."""
+    if ordered:
+        items = sorted(items, key=lambda item: item[1] + b"/" * (item[0] == b"40000"))
+    data = tree(*items) + tail
+
+    def outcome() -> tuple[object, dict[bytes, int]]:
+        seen = Seen()
+        try:
+            return check_object(TREE, EMPTY, data, seen), seen.heads
+        except GitRefused as error:
+            return str(error), {}
+
+    at_once = outcome()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mypaas_git.git.check.MAX_PLAIN", -1)
+        assert outcome() == at_once
 
 
 @pytest.mark.parametrize(

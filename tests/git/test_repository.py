@@ -86,6 +86,14 @@ def test_at(work: Path, tmp_path: Path) -> None:
         Repository.at(tmp_path)
 
 
+def test_a_config_that_cannot_be_read(tmp_path: Path) -> None:
+    """Whoever set a size as git alone takes it learns in which file, and what to write."""
+    git(tmp_path, "init", "-q", "--bare")
+    git(tmp_path, "config", "core.bigFileThreshold", "100m")
+    with pytest.raises(GitRefused, match=r"/config cannot be read .*'100m'.*104857600"):
+        Repository.at(tmp_path)
+
+
 def test_move_ref(tmp_path: Path) -> None:
     """A ref moves only from where it was said to be (T22)."""
     one, two, main = "1" * 40, "2" * 40, "refs/heads/main"

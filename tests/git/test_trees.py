@@ -54,6 +54,11 @@ def check(_id: int, data: bytes) -> set[Item]:
     return set(items)
 
 
+def check_new(id_: int, entries: list[bytes]) -> set[Item]:
+    """All of some entries of a tree."""
+    return set().union(*(check(id_, entry) for entry in entries))
+
+
 def key(item: Item) -> bytes:
     return item[1] + b"/" * (item[0] == b"40000")
 
@@ -78,7 +83,7 @@ def test_as_if_each_were_alone(
     versions: list[tuple[list[Item], int, Callable[[list[Item]], list[Item]], bytes]],
 ) -> None:
     """Whatever came before, the same trees are refused, and nothing of the others is missed."""
-    trees, seen, wanted = Trees(check), set[Item](), set[Item]()
+    trees, seen, wanted = Trees(check, check_new), set[Item](), set[Item]()
     items: list[Item] = []
     for number, (added, dropped, arranged, tail) in enumerate(versions):
         version = arranged([*items, *added])
@@ -116,7 +121,7 @@ def test_a_bad_version_of_a_good_tree(middle: bytes) -> None:
     """What is wrong is found, whether the version is as long as the good one or not."""
     first, last = file(b"!"), file(b"~")
     for good in (file(b"b") + file(b"c"), file(b"b"), b""):
-        trees = Trees(check)
+        trees = Trees(check, check_new)
         trees.check(1, first + good + last)
         with pytest.raises(Wrong):
             trees.check(2, first + middle + last)
@@ -140,7 +145,7 @@ def test_only_what_is_new_is_looked_at() -> None:
         nonlocal looked_at
         looked_at += len(check(number, data))
 
-    trees = Trees(count)
+    trees = Trees(count, lambda number, entries: count(number, b"".join(entries)))
     for version in range(100):
         trees.check(version, many(200, version))
     assert looked_at < 200 + 2 * 100
@@ -148,7 +153,7 @@ def test_only_what_is_new_is_looked_at() -> None:
 
 def test_time_is_in_proportion() -> None:
     """A large tree takes no longer for differing in every entry."""
-    trees = Trees[int, None](lambda _id, _data: None)
+    trees = Trees[int, None](lambda _id, _data: None, lambda _id, _entries: None)
     one = many(100_000, -1)
     start = time.monotonic()
     trees.check(1, one)
