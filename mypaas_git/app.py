@@ -33,6 +33,7 @@ from mypaas_git.ledger.store import Ledger
 from mypaas_git.names import ServiceName
 from mypaas_git.operations import Operations
 from mypaas_git.routing import proxy, tls
+from mypaas_git.routing.accesslog import AccessLog
 from mypaas_git.routing.acme import Acme
 from mypaas_git.routing.holds import Holds
 from mypaas_git.routing.own import OwnCertificates
@@ -119,6 +120,7 @@ class App:
             network=settings.network,
             home=str(self.home.path),
         )
+        self.access_log = AccessLog(self.home.logs / "traefik", self.proxy.reopen_logs)
         http = settings.http
         self.own_certificates = _own_certificates(http)
         self.certificates = Certificates(
@@ -241,6 +243,7 @@ class App:
             http3=http.http3,
             read_timeout=http.read_timeout,
             trusted_proxies=http.trusted_proxies,
+            access_log=str(self.access_log.directory) if http.access_log else "",
             salt=self._api_password(),
         )
 

@@ -164,9 +164,14 @@ class Server:
             revive=lambda: revive_proxy(app),
             repair=self._repair,
             tidy=app.retirer.prune,
-            clear=lambda thorough: app.one_offs.clear(thorough=thorough),
+            clear=self._clear_away,
             certificates=app.certificates,
         )
+
+    def _clear_away(self, thorough: bool) -> None:
+        """Remove what commands and the proxy have no more use for."""
+        self._app.one_offs.clear(thorough=thorough)
+        self._app.access_log.rotate()
 
     def _clear(self, name: ServiceName) -> None:
         """Remove what a push that was killed left in a repository."""
@@ -339,6 +344,8 @@ def start_proxy(app: App, report: Callable[[str], None]) -> None:
     image = app.proxy.ensure_image(app.settings.docker.traefik_image, report)
     app.router.guard_api(app.runtime.gateways())
     app.router.keep_tls()
+    if app.settings.http.access_log:
+        app.access_log.make()
     app.proxy.ensure(app.proxy_plan(image))
     began, deadline = time.time(), time.monotonic() + ROUTER_START
     while True:

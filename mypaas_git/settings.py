@@ -97,6 +97,7 @@ class Http:
     hsts: Age = Age(180 * 86400)
     http2: bool = True
     http3: bool = False
+    access_log: bool = False
     compress: bool = False
     max_requests: Cap = Cap(0)
     read_timeout: float = 3600.0
@@ -551,6 +552,7 @@ web_secure = {web_secure}
 # hsts = "180d"  # how long browsers are to insist on https; "" leaves that to the apps
 # http2 = true
 # http3 = false  # opens the port of web_secure for UDP, too
+# access_log = false  # of every request, in logs/traefik
 # compress = false  # answers, for clients that like it
 # max_requests = ""  # how many of one client's address are served at a time
 # read_timeout = "1h"  # how long a request may take to arrive, an upload with all of it

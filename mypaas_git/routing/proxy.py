@@ -10,8 +10,8 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
+from mypaas_git.routing import accesslog, pages
 from mypaas_git.routing import acme as certificates
-from mypaas_git.routing import pages
 from mypaas_git.routing.acme import Acme
 
 API_PORT = 8080
@@ -56,10 +56,12 @@ def plan(
     http3: bool,
     read_timeout: float = 3600.0,
     trusted_proxies: Sequence[str] = (),
+    access_log: str = "",
     salt: str,
 ) -> ProxyPlan:
     """Return the plan of a Traefik that reads ``routes`` and keeps certificates in ``storage``.
 
+    Requests are logged in the directory ``access_log``, if any.
     Without ``acme`` none are asked for, and https answers with Traefik's self-signed one
     wherever there is no other.
     """
@@ -83,6 +85,9 @@ def plan(
         arguments += acme.arguments()
         if acme.ca:
             mounts.append((acme.ca, certificates.CA, True))
+    if access_log:
+        arguments += accesslog.arguments()
+        mounts.append((access_log, accesslog.INSIDE, False))
     if http3:
         arguments += [
             "--entryPoints.websecure.http3=true",

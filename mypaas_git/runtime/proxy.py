@@ -137,6 +137,11 @@ class ProxyContainer:
             return said.decode("utf-8", "replace").splitlines()
         return []
 
+    def reopen_logs(self) -> None:
+        """Have Traefik go on in new files, where it has lost the old ones."""
+        with engine_errors(), contextlib.suppress(NotFound):
+            self._client.api.kill(self._name, "SIGUSR1")
+
     def remove(self) -> None:
         with engine_errors(), contextlib.suppress(NotFound):
             self._client.api.remove_container(self._name, force=True)

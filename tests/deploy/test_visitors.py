@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -11,7 +12,10 @@ from pathlib import Path
 
 from support import passageapp
 from support.apps import make_app, unique
+from support.net import wait_until
 from support.paas import Paas
+
+from mypaas_git.routing.accesslog import MAX_BYTES
 
 FORGED = {
     "X-Forwarded-For": "192.0.2.7",
@@ -77,6 +81,7 @@ def test_what_an_admin_has_done_with_requests(
     """Trusted proxies are believed, answers compressed, requests bounded in time and number."""
     paas = new_paas()
     paas.configure("trusted_proxies", '["0.0.0.0/0"]')
+    paas.configure("access_log", "true")
     paas.configure("compress", "true")
     paas.configure("max_requests", "1")
     paas.configure("read_timeout", '"2s"')
@@ -107,3 +112,14 @@ def test_what_an_admin_has_done_with_requests(
         connection.sendall(head.encode())
         answer = b"".join(iter(lambda: connection.recv(4096), b""))
         assert not answer.startswith(b"HTTP/1.1 2")  # what never came in was not waited for
+
+    logged = paas.home / "logs" / "traefik" / "access.log"
+    assert paas.get(f"http://{name}.test/?it", headers={"Authorization": "s3cret"}).text == "v1"
+    wait_until(lambda: "/?it" in logged.read_text(), "the request is logged")
+    assert f'"ServiceName":"{name}@file"' in logged.read_text()
+    assert "s3cret" not in logged.read_text()
+    full = logged.with_name("access.log.1")
+    os.truncate(logged, MAX_BYTES + 1)
+    wait_until(lambda: full.exists() and logged.exists(), "a new file is begun")
+    paas.get(f"http://{name}.test/?more")
+    wait_until(lambda: "/?more" in logged.read_text(), "it is written to")

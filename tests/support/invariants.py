@@ -29,6 +29,7 @@ LASTING = (
     r"config/[a-z0-9-]+\.json",
     r"routes/(_api|_pages|_tls|[a-z0-9-]+)\.yml",
     r"logs/audit(-strangers)?\.jsonl(\.[0-9])?|logs/audit\.lock|last_used/[0-9a-f]{64}",
+    r"logs/traefik/access\.log(\.[0-9])?",
     r"logs/server\.log|logs/[a-z0-9-]+/v[0-9]+\.log",
     # One each a service, and those that all services share.
     r"locks/([a-z0-9-]+|\.build\.[0-9]+|\.layers|\.routes|\.volumes|\.variables)\.lock|locks/[a-z0-9-]+\.newest",
