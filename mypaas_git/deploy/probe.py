@@ -17,6 +17,8 @@ PAUSE = 0.025
 TIMEOUT = 5.0
 SETTLE = 1.0
 """Seconds that the first good answer after a switch may take."""
+FIRST = 1.0
+"""Seconds that the first answer of all is waited for."""
 STUCK = 0.3
 """Seconds, beside twice what the slowest took, after which no answer is a bad one."""
 GATEWAY_ERRORS = frozenset({404, 502, 503, 504})
@@ -47,11 +49,15 @@ class Prober:
         # When the probe began that is still waiting for its answer.
         self._waiting: float | None = None
         self._lock = threading.Lock()
+        self._asked = threading.Event()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="probe", daemon=True)
 
     def start(self) -> None:
+        """Begin. What the app says before anything is changed is waited for: it is what
+        later answers are held against."""
         self._thread.start()
+        self._asked.wait(FIRST)
 
     def finish(self) -> Downtime:
         """Ask until there is a good answer, end, and say what was seen.
@@ -101,6 +107,7 @@ class Prober:
                 self._waiting = None
                 if not self._stopping.is_set():
                     self._probes.append(probe)
+            self._asked.set()
             self._stopping.wait(max(PAUSE, probe.ended - probe.began))
 
     def _ask(self) -> Probe:
