@@ -314,6 +314,6 @@ def test_killed_at_random_moments(mortal: Paas, tmp_path: Path) -> None:
     if mortal.process is None:
         mortal.start()
     seed = secrets.randbelow(1 << 32)
-    done = list(Kills(mortal, tmp_path, seed).rounds(5))
+    done = list(Kills(mortal, tmp_path, seed).rounds(3))
     bad = [f"{each} {each.failures}" for each in done if not each.fine]
     assert bad == [], f"with seed {seed}"
