@@ -200,8 +200,9 @@ def _settings(spec: ServiceSpec, entry: Entry) -> Config:
     """What config.toml asks to be done with every request."""
     middlewares = Config()
     if entry.max_requests:
-        # Of what proxies have added, the last one's word is who came to it.
-        client = {"ipStrategy": {"depth": 1} if entry.behind_proxies else {}}
+        # Of what proxies have added, the last one's word is who came to it. Without proxies it
+        # is the peer; Traefik takes no strategy that says nothing.
+        client = {"ipStrategy": {"depth": int(entry.behind_proxies)}}
         limit = {"amount": entry.max_requests, "sourceCriterion": client}
         middlewares[_limit(spec.service)] = {"inFlightReq": limit}
     if entry.compress:
