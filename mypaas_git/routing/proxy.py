@@ -105,12 +105,14 @@ def _entry_point(
     name: str, port: int, read_timeout: float, trusted_proxies: Sequence[str]
 ) -> list[str]:
     """Where visitors come in. Traefik's own patience would cut an upload after a minute; of
-    anybody but ``trusted_proxies`` it drops what they say of who the visitor is.
+    anybody but ``trusted_proxies`` it drops what they say of who the visitor is. Of headers
+    like ``X_Forwarded_User`` many apps read what Traefik alone may say in X-Forwarded-User.
     """
     prefix = f"--entryPoints.{name}"
     arguments = [
         f"{prefix}.address=:{port}",
         f"{prefix}.transport.respondingTimeouts.readTimeout={read_timeout:g}s",
+        f"{prefix}.http.aliasHeadersStrategy=delete",
     ]
     if trusted_proxies:
         arguments.append(f"{prefix}.forwardedHeaders.trustedIPs={','.join(trusted_proxies)}")
