@@ -168,7 +168,9 @@ def _destination(
     """The service that a url's visitors get to, and the middlewares on their way there."""
     if page is not None:
         return pages.NOWHERE, [_page(spec.service)]
-    way = [_limit(spec.service)] if entry.max_requests else []
+    way = [_forged(spec.service)]
+    if entry.max_requests:
+        way.append(_limit(spec.service))
     if spec.auth:
         way.append(_auth(spec.service))
     if spec.stripprefix and url.path != "/":
@@ -197,11 +199,15 @@ def _middlewares(spec: ServiceSpec, page: Page | None, entry: Entry) -> Config:
 
 
 def _settings(spec: ServiceSpec, entry: Entry) -> Config:
-    """What config.toml asks to be done with every request."""
-    middlewares = Config()
+    """What is done with every service's requests, by config.toml or always."""
+    # Traefik neither writes nor checks what RFC 7239 has in place of X-Forwarded-*.
+    middlewares: Config = {
+        _forged(spec.service): {"headers": {"customRequestHeaders": {"Forwarded": ""}}}
+    }
     if entry.max_requests:
-        # Of what proxies have added, the last one's word is who came to it.
-        client = {"ipStrategy": {"depth": 1} if entry.behind_proxies else {}}
+        # Of what proxies have added, the last one's word is who came to it. Without proxies it
+        # is the peer; Traefik takes no strategy that says nothing.
+        client = {"ipStrategy": {"depth": int(entry.behind_proxies)}}
         limit = {"amount": entry.max_requests, "sourceCriterion": client}
         middlewares[_limit(spec.service)] = {"inFlightReq": limit}
     if entry.compress:
@@ -308,6 +314,10 @@ def _any(service: ServiceName) -> str:
 
 def _none(service: ServiceName) -> str:
     return f"{service}.none"
+
+
+def _forged(service: ServiceName) -> str:
+    return f"{service}.forged"
 
 
 def _limit(service: ServiceName) -> str:

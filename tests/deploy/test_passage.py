@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import http.client
 import itertools
-import os
-import socket
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -159,33 +157,12 @@ def test_a_websocket_speaks_on_while_a_release_takes_over(paas: Paas, tmp_path: 
     name = unique()
     app = make_app(tmp_path, None, version(name, 1, PASSAGE, passageapp.__file__))
     paas.deploy(app, name)
-    handshake = {
-        "Connection": "Upgrade",
-        "Upgrade": "websocket",
-        "Sec-WebSocket-Version": "13",
-        "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
-        "Host": f"{name}.test",
-    }
-    request = "".join(f"{key}: {value}\r\n" for key, value in handshake.items())
-    with (
-        socket.create_connection(("127.0.0.1", paas.web), timeout=60) as connection,
-        connection.makefile("rwb") as stream,
-    ):
-
-        def send(data: bytes) -> None:
-            stream.write(data)
-            stream.flush()
-
-        send(f"GET /echo HTTP/1.1\r\n{request}\r\n".encode())
-        # The example of RFC 6455, 1.3.
-        assert b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" in b"".join(iter(stream.readline, b"\r\n"))
-        send(passageapp.frame("before", os.urandom(4)))
-        assert passageapp.read_message(stream) == "v1 before"
+    with passageapp.websocket(paas.web, f"{name}.test") as say:
+        assert say("before") == "v1 before"
         commit(app, version(name, 2, PASSAGE, passageapp.__file__))
         paas.deploy(app, name)
         assert paas.get(f"http://{name}.test/").text == "v2"
-        send(passageapp.frame("after", os.urandom(4)))
-        assert passageapp.read_message(stream) == "v1 after"
+        assert say("after") == "v1 after"
 
 
 class Conversation:

@@ -32,7 +32,7 @@ def test_an_http_url_is_one_router() -> None:
                     "priority": 2001,
                     "service": "hello",
                     "entryPoints": ["web"],
-                    "middlewares": ["hello.retry"],
+                    "middlewares": ["hello.forged", "hello.retry"],
                 }
             },
             "services": {
@@ -50,7 +50,8 @@ def test_an_http_url_is_one_router() -> None:
                 "hello": {"forwardingTimeouts": {"idleConnTimeout": "500ms"}}
             },
             "middlewares": {
-                "hello.retry": {"retry": {"attempts": 3, "initialInterval": "20ms"}}
+                "hello.forged": {"headers": {"customRequestHeaders": {"Forwarded": ""}}},
+                "hello.retry": {"retry": {"attempts": 3, "initialInterval": "20ms"}},
             },
         }
     }
@@ -189,7 +190,11 @@ def test_auth_without_users_lets_nobody_in() -> None:
     guarded = ServiceSpec(HELLO, urls=(Url("http", "a"),), auth="USERS")
     config = rules.route(guarded, ["r"])
     assert config is not None
-    assert config["http"]["routers"]["hello.1"]["middlewares"] == ["hello.auth", "hello.retry"]
+    assert config["http"]["routers"]["hello.1"]["middlewares"] == [
+        "hello.forged",
+        "hello.auth",
+        "hello.retry",
+    ]
     assert config["http"]["middlewares"]["hello.auth"]["basicAuth"]["users"] == []
 
 

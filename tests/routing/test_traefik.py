@@ -14,7 +14,8 @@ from support.paas import Paas
 from mypaas_git.directives.model import ServiceSpec, Url
 from mypaas_git.errors import RouterDown, RouteRefused
 from mypaas_git.names import ServiceName
-from mypaas_git.routing import traefik
+from mypaas_git.routing import rules, traefik
+from mypaas_git.routing.rules import Entry
 from mypaas_git.routing.traefik import Traefik
 
 NAME = ServiceName.parse("routed")
@@ -28,9 +29,11 @@ def connected(paas: Paas) -> tuple[str, int]:
     return api["HostIp"], int(api["HostPort"])
 
 
-def router(paas: Paas, connected: tuple[str, int], directory: Path) -> Traefik:
+def router(
+    paas: Paas, connected: tuple[str, int], directory: Path, entry: Entry = rules.USUAL
+) -> Traefik:
     password = (paas.home / "traefik.password").read_text()
-    return Traefik(directory, api=lambda: connected, password=password)
+    return Traefik(directory, api=lambda: connected, password=password, entry=entry)
 
 
 def test_set_returns_once_it_serves(paas: Paas, connected: tuple[str, int]) -> None:
@@ -48,6 +51,26 @@ def test_set_returns_once_it_serves(paas: Paas, connected: tuple[str, int]) -> N
         routes.set(ServiceSpec(NAME), [])
     assert paas.get("http://moved.test/").status == 404
     assert not (paas.home / "routes" / "routed.yml").exists()
+
+
+@pytest.mark.parametrize("behind_proxies", [False, True])
+@pytest.mark.parametrize("max_requests", [0, 9])
+@pytest.mark.parametrize("compress", [False, True])
+def test_whatever_config_has_done_is_taken(
+    paas: Paas,
+    connected: tuple[str, int],
+    compress: bool,
+    max_requests: int,
+    behind_proxies: bool,
+) -> None:
+    """One file that it refuses would keep Traefik from all others, too."""
+    entry = Entry(compress=compress, max_requests=max_requests, behind_proxies=behind_proxies)
+    routes = router(paas, connected, paas.home / "routes", entry)
+    routes.set(SPEC, ["nowhere.v1.1"])
+    try:
+        assert paas.get("http://routed.test/").status == 502
+    finally:
+        routes.set(ServiceSpec(NAME), [])
 
 
 def test_a_route_that_is_not_taken_is_taken_back(

@@ -10,8 +10,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import socket
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Protocol
@@ -113,6 +116,33 @@ def read_message(stream: Source) -> str | None:
     mask = stream.read(4) if header[1] & 0x80 else bytes(4)
     data = stream.read(header[1] & 0x7F)
     return bytes(byte ^ mask[place % 4] for place, byte in enumerate(data)).decode()
+
+
+@contextmanager
+def websocket(port: int, host: str) -> Iterator[Callable[[str], str | None]]:
+    """A client's side of ``/echo``: call what it yields with a message to get the answer."""
+    headers = {
+        "Host": host,
+        "Connection": "Upgrade",
+        "Upgrade": "websocket",
+        "Accept-Encoding": "gzip",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+    }
+    request = "".join(f"{key}: {value}\r\n" for key, value in headers.items())
+    with (
+        socket.create_connection(("127.0.0.1", port), timeout=60) as connection,
+        connection.makefile("rb") as stream,
+    ):
+
+        def say(message: str) -> str | None:
+            connection.sendall(frame(message, os.urandom(4)))
+            return read_message(stream)
+
+        connection.sendall(f"GET /echo HTTP/1.1\r\n{request}\r\n".encode())
+        # The example of RFC 6455, 1.3.
+        assert b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" in b"".join(iter(stream.readline, b"\r\n"))
+        yield say
 
 
 def version() -> str:
