@@ -70,11 +70,11 @@ class Traefik:
         Raises RouteRefused when it does not within CONFIRM_TIMEOUT; the former
         route is in effect again then.
         """
-        before = self._read(spec.service)
+        before, began = self._read(spec.service), time.time()
         self.write(spec, replicas, page)
         reach("route.written")
         try:
-            self._confirm(spec, replicas, page)
+            self._confirm(spec, replicas, page, began)
         except BaseException:
             self._replace(spec.service, before)
             raise
@@ -83,9 +83,10 @@ class Traefik:
         self, spec: ServiceSpec, replicas: Sequence[str], page: Page | None = None
     ) -> None:
         """Write a route that was in effect before; wait for Traefik only if it answers."""
+        began = time.time()
         self.write(spec, replicas, page)
         with contextlib.suppress(MypaasError):
-            self._confirm(spec, replicas, page)
+            self._confirm(spec, replicas, page, began)
 
     def write(
         self, spec: ServiceSpec, replicas: Sequence[str], page: Page | None = None
@@ -159,12 +160,13 @@ class Traefik:
         self._replace("_tls", json.dumps(self._tls(), indent=1).encode())
 
     def _confirm(
-        self, spec: ServiceSpec, replicas: Sequence[str], page: Page | None = None
+        self, spec: ServiceSpec, replicas: Sequence[str], page: Page | None, began: float
     ) -> None:
+        """``began`` is from before the file was written: Traefik may refuse it at once."""
         service = spec.service
         config = rules.route(spec, replicas, page=page, entry=self._entry_of(spec))
         servers = rules.server_urls(spec, replicas) if config else None
-        began, deadline = time.time(), time.monotonic() + CONFIRM_TIMEOUT
+        deadline = time.monotonic() + CONFIRM_TIMEOUT
         while self._servers(service) != servers or not self._leads(service, config):
             if time.monotonic() > deadline:
                 raise RouteRefused(
