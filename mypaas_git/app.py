@@ -37,6 +37,7 @@ from mypaas_git.routing.accesslog import AccessLog
 from mypaas_git.routing.acme import Acme
 from mypaas_git.routing.holds import Holds
 from mypaas_git.routing.own import OwnCertificates
+from mypaas_git.routing.routes import unfinished
 from mypaas_git.routing.rules import Entry
 from mypaas_git.routing.traefik import Traefik
 from mypaas_git.runtime.builder import Builder, Limits
@@ -81,7 +82,7 @@ class Home:
     def sweep(self) -> None:
         """Remove what processes that were killed have not written to its end."""
         for directory in (
-            *(self.path, self.host_keys, self.routes, self.locks),
+            *(self.path, self.host_keys, unfinished(self.routes), self.locks),
             self.variables,
         ):
             sweep_unwritten(directory)

@@ -13,16 +13,19 @@ from typing import BinaryIO
 _SUFFIX = ".new"
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Give ``path`` new content, durably. Raises OSError, and then nothing has changed."""
-    with _beside(path, content) as made:
+def write_atomically(path: Path, content: bytes, made_in: Path | None = None) -> None:
+    """Give ``path`` new content, durably. Raises OSError, and then nothing has changed.
+
+    The file is made beside it, or in the directory ``made_in`` on the same file system.
+    """
+    with _made(path, content, made_in or path.parent) as made:
         made.replace(path)
     sync_directory(path.parent)
 
 
 def write_once(path: Path, content: bytes) -> None:
     """Make ``path``, durably, unless it is there: the first writer wins. Raises OSError."""
-    with _beside(path, content) as made, contextlib.suppress(FileExistsError):
+    with _made(path, content, path.parent) as made, contextlib.suppress(FileExistsError):
         # Unlike a rename, a link leaves alone what is there.
         path.hardlink_to(made)
     sync_directory(path.parent)
@@ -116,9 +119,9 @@ def _remove_unclaimed(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _beside(path: Path, content: bytes) -> Iterator[Path]:
-    """A file of mode 0600 next to ``path``, gone afterwards; no glob for ``*.x`` finds it."""
-    with temporary(path.parent, f".{path.name}.", _SUFFIX) as (made, file):
+def _made(path: Path, content: bytes, directory: Path) -> Iterator[Path]:
+    """A file of mode 0600 for ``path``, gone afterwards; no glob for ``*.x`` finds it."""
+    with temporary(directory, f".{path.name}.", _SUFFIX) as (made, file):
         file.write(content)
         file.flush()
         os.fsync(file.fileno())

@@ -343,7 +343,6 @@ def start_proxy(app: App, report: Callable[[str], None]) -> None:
     app.runtime.ensure_network()
     image = app.proxy.ensure_image(app.settings.docker.traefik_image, report)
     app.router.guard_api(app.runtime.gateways())
-    app.router.keep_tls()
     if app.settings.http.access_log:
         app.access_log.make()
     app.proxy.ensure(app.proxy_plan(image))

@@ -84,10 +84,8 @@ class Keeper:
     def look(self) -> None:
         """Repair whatever is wrong. Raises EngineDown when that cannot be seen."""
         replicas = self._runtime.replicas()
-        # Of an emptied directory Traefik keeps what it had, so that its answer says nothing;
-        # without this file it would not confirm the others when they come back.
-        self._router.keep_api()
-        self._router.keep_tls()
+        # Of an emptied directory Traefik keeps what it had, so that its answer says nothing.
+        self._router.keep()
         tidy = time.monotonic() - self._tidied > TIDY
         self._clear(tidy)
         try:

@@ -19,6 +19,8 @@ PLUGIN = "pages"
 MODULE = "mypaas/pages"
 NOWHERE = "noop@internal"
 """The service of a router whose middleware answers everything."""
+NOBODY = "_pages.nobody"
+"""A service that answers everything with the page DOWN."""
 
 _MANIFEST = f"""\
 displayName: Pages
@@ -39,9 +41,9 @@ class Page(str, Enum):
     STOPPED = "stopped"
 
     @property
-    def middleware(self) -> Config:
-        """The middleware that answers with it."""
-        return {"plugin": {PLUGIN: {"page": self.value}}}
+    def middleware(self) -> str:
+        """The name of the middleware that answers with it."""
+        return f"_pages.{self.value}"
 
 
 def arguments() -> list[str]:
@@ -59,23 +61,27 @@ def files() -> dict[str, str]:
     }
 
 
-def catch_all() -> Config:
-    """The configuration that answers for every address that is nobody's.
+def shared() -> Config:
+    """The configuration of all pages: whose turn is UNKNOWN, whose DOWN.
 
-    Its priority is the lowest. Challenges of ACME have the highest, by Traefik's own doing.
+    The router of every address that is nobody's has the lowest priority. Challenges of ACME
+    have the highest, by Traefik's own doing.
     """
     everything: Config = {
         "rule": "PathPrefix(`/`)",
         "priority": 1,
         "service": NOWHERE,
-        "middlewares": ["_pages.unknown"],
+        "middlewares": [Page.UNKNOWN.middleware],
     }
     return {
-        "http": {
-            "routers": {
-                "_pages.web": {**everything, "entryPoints": ["web"]},
-                "_pages.websecure": {**everything, "entryPoints": ["websecure"], "tls": {}},
-            },
-            "middlewares": {"_pages.unknown": Page.UNKNOWN.middleware},
-        }
+        "routers": {
+            "_pages.web": {**everything, "entryPoints": ["web"]},
+            "_pages.websecure": {**everything, "entryPoints": ["websecure"], "tls": {}},
+        },
+        "services": {
+            NOBODY: {"loadBalancer": {"servers": []}, "middlewares": [Page.DOWN.middleware]}
+        },
+        "middlewares": {
+            page.middleware: {"plugin": {PLUGIN: {"page": page.value}}} for page in Page
+        },
     }

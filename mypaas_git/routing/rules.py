@@ -1,8 +1,8 @@
 """From a service's urls to Traefik's dynamic configuration. Pure.
 
-Format: Traefik v3, file provider, "HTTP routers / services / middlewares". One
-file holds one service, and its names are ``<service>``, ``<service>.<n>`` and so
-on: a service's name has no dot, so two services never share a name.
+Format: Traefik v3, file provider, "HTTP routers / services / middlewares". Names of what
+belongs to a service are ``<service>``, ``<service>.<n>`` and so on: a service's name has no
+dot, so two services never share a name. What all of them share begins with ``_``.
 """
 
 from __future__ import annotations
@@ -28,6 +28,10 @@ stopped when there are none. A busy service's connections are never idle as long
 ATTEMPTS = 3
 """How many replicas a request is offered to. Only one that no replica has seen a byte of is
 offered again, so that nothing is done twice."""
+
+# What all routes share.
+TO_HTTPS, FORGED, LIMIT, COMPRESS, RETRY = "_https", "_forged", "_limit", "_compress", "_retry"
+TRANSPORT = "_transport"
 
 EXACT, WILDCARD = 2000, 500
 """What a router's priority is above the length of its path, which is at most 1000."""
@@ -77,21 +81,42 @@ def route(
     name = str(spec.service)
     page = page or (None if replicas else Page.DOWN)
     services: Config = {name: {"loadBalancer": _balancer(spec, replicas)}}
-    config: Config = {
-        "routers": _routers(spec, page, entry),
-        "services": services,
-        "serversTransports": {name: {"forwardingTimeouts": {"idleConnTimeout": IDLE}}},
-        "middlewares": _middlewares(spec, page, entry),
-    }
     if _is_checked(spec):
         # Should Traefik's own checks find no replica well, visitors get the page, too.
-        services[_any(spec.service)] = {
-            "failover": {"service": name, "fallback": _none(spec.service)}
+        services[_any(spec.service)] = {"failover": {"service": name, "fallback": pages.NOBODY}}
+    return {
+        "http": {
+            "routers": _routers(spec, page, entry),
+            "services": services,
+            "middlewares": _middlewares(spec, entry),
         }
-        services[_none(spec.service)] = {
-            "loadBalancer": {"servers": []},
-            "middlewares": [_page(spec.service)],
-        }
+    }
+
+
+def shared(entry: Entry) -> Config:
+    """Return the configuration that all routes refer to; of each service its own would take
+    Traefik longer at every change."""
+    to_https = {"scheme": "https", "permanent": True}
+    if entry.secure_port != 443:
+        to_https["port"] = str(entry.secure_port)
+    # Traefik neither writes nor checks what RFC 7239 has in place of X-Forwarded-*.
+    forged = {"customRequestHeaders": {"Forwarded": ""}}
+    middlewares: Config = {
+        TO_HTTPS: {"redirectScheme": to_https},
+        FORGED: {"headers": forged},
+        RETRY: {"retry": {"attempts": ATTEMPTS, "initialInterval": "20ms"}},
+        # Events would wait for one another.
+        COMPRESS: {"compress": {"excludedContentTypes": ["text/event-stream"]}},
+    }
+    if entry.max_requests:
+        # Of what proxies have added, the last one's word is who came to it. Without proxies it
+        # is the peer; Traefik takes no strategy that says nothing.
+        client = {"ipStrategy": {"depth": int(entry.behind_proxies)}}
+        limit = {"amount": entry.max_requests, "sourceCriterion": client}
+        middlewares[LIMIT] = {"inFlightReq": limit}
+    config = pages.shared()
+    config["middlewares"] |= middlewares
+    config["serversTransports"] = {TRANSPORT: {"forwardingTimeouts": {"idleConnTimeout": IDLE}}}
     return {"http": config}
 
 
@@ -106,8 +131,7 @@ def _routers(spec: ServiceSpec, page: Page | None, entry: Entry) -> Config:
     for number, url in enumerate(spec.urls, 1):
         name = f"{spec.service}.{number}"
         if url.scheme == "https" and (url.host, url.path) not in plain:
-            to_https = [_redirect(spec.service)]
-            routers[f"{name}.redirect"] = _router(url, pages.NOWHERE, to_https)
+            routers[f"{name}.redirect"] = _router(url, pages.NOWHERE, [TO_HTTPS])
         routers[name] = _router(url, *_destination(spec, url, page, entry))
         if url.scheme == "https":
             routers[name] = _secured(routers[name], spec, url, entry)
@@ -167,60 +191,25 @@ def _destination(
 ) -> tuple[str, list[str]]:
     """The service that a url's visitors get to, and the middlewares on their way there."""
     if page is not None:
-        return pages.NOWHERE, [_page(spec.service)]
-    way = [_forged(spec.service)]
+        return pages.NOWHERE, [page.middleware]
+    way = [FORGED]
     if entry.max_requests:
-        way.append(_limit(spec.service))
+        way.append(LIMIT)
     if spec.auth:
         way.append(_auth(spec.service))
     if spec.stripprefix and url.path != "/":
         way.append(_strip(spec, url))
     if entry.compress:
-        way.append(_compress(spec.service))
+        way.append(COMPRESS)
     service = _any(spec.service) if _is_checked(spec) else str(spec.service)
-    return service, [*way, _retry(spec.service)]
+    return service, [*way, RETRY]
 
 
-def _middlewares(spec: ServiceSpec, page: Page | None, entry: Entry) -> Config:
-    name = spec.service
-    middlewares: Config = {
-        _retry(name): {"retry": {"attempts": ATTEMPTS, "initialInterval": "20ms"}},
-    }
-    if page or _is_checked(spec):
-        middlewares[_page(name)] = (page or Page.DOWN).middleware
-    if any(url.scheme == "https" for url in spec.urls):
-        redirect = {"scheme": "https", "permanent": True}
-        if entry.secure_port != 443:
-            redirect["port"] = str(entry.secure_port)
-        middlewares[_redirect(name)] = {"redirectScheme": redirect}
+def _middlewares(spec: ServiceSpec, entry: Entry) -> Config:
+    """What the service's directives ask to be done with requests on their way."""
+    name, middlewares = spec.service, Config()
     for age in filter(None, (_age(spec, url, entry) for url in spec.addresses)):
         middlewares[_hsts(name)] = {"headers": {"stsSeconds": age}}
-    return middlewares | _settings(spec, entry) | _ways(spec, entry)
-
-
-def _settings(spec: ServiceSpec, entry: Entry) -> Config:
-    """What is done with every service's requests, by config.toml or always."""
-    # Traefik neither writes nor checks what RFC 7239 has in place of X-Forwarded-*.
-    middlewares: Config = {
-        _forged(spec.service): {"headers": {"customRequestHeaders": {"Forwarded": ""}}}
-    }
-    if entry.max_requests:
-        # Of what proxies have added, the last one's word is who came to it. Without proxies it
-        # is the peer; Traefik takes no strategy that says nothing.
-        client = {"ipStrategy": {"depth": int(entry.behind_proxies)}}
-        limit = {"amount": entry.max_requests, "sourceCriterion": client}
-        middlewares[_limit(spec.service)] = {"inFlightReq": limit}
-    if entry.compress:
-        # Events would wait for one another.
-        middlewares[_compress(spec.service)] = {
-            "compress": {"excludedContentTypes": ["text/event-stream"]}
-        }
-    return middlewares
-
-
-def _ways(spec: ServiceSpec, entry: Entry) -> Config:
-    """What the directives ask to be done with requests on their way."""
-    name, middlewares = spec.service, Config()
     if spec.auth:  # without users it lets nobody in
         middlewares[_auth(name)] = {
             "basicAuth": {
@@ -273,7 +262,7 @@ def rule(url: Url) -> str:
 def _balancer(spec: ServiceSpec, replicas: Sequence[str]) -> Config:
     balancer: Config = {
         "servers": [{"url": url} for url in server_urls(spec, replicas)],
-        "serversTransport": str(spec.service),
+        "serversTransport": TRANSPORT,
     }
     if spec.sticky:
         secure = all(url.scheme == "https" for url in spec.urls)
@@ -296,36 +285,8 @@ def _is_checked(spec: ServiceSpec) -> bool:
     return spec.scale >= 1 and spec.protocol == "http"
 
 
-def _retry(service: ServiceName) -> str:
-    return f"{service}.retry"
-
-
-def _redirect(service: ServiceName) -> str:
-    return f"{service}.https"
-
-
-def _page(service: ServiceName) -> str:
-    return f"{service}.page"
-
-
 def _any(service: ServiceName) -> str:
     return f"{service}.any"
-
-
-def _none(service: ServiceName) -> str:
-    return f"{service}.none"
-
-
-def _forged(service: ServiceName) -> str:
-    return f"{service}.forged"
-
-
-def _limit(service: ServiceName) -> str:
-    return f"{service}.limit"
-
-
-def _compress(service: ServiceName) -> str:
-    return f"{service}.compress"
 
 
 def _auth(service: ServiceName) -> str:

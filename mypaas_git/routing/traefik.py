@@ -1,4 +1,4 @@
-"""Routes in effect: one file a service, and Traefik's own word that it serves them."""
+"""Routes in effect: what is written for Traefik, and its own word that it serves them."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from typing import Any
 from mypaas_git.directives.model import ServiceSpec
 from mypaas_git.errors import MypaasError, RouterDown, RouteRefused
 from mypaas_git.failpoints import reach
-from mypaas_git.files import write_atomically
 from mypaas_git.names import ServiceName
-from mypaas_git.routing import pages, rules
+from mypaas_git.routing import rules
 from mypaas_git.routing.pages import Page
+from mypaas_git.routing.routes import Routes, put
 
 CONFIRM_TIMEOUT = 10.0
 """Seconds that Traefik may take to serve a new route; it is usually 0.1."""
@@ -57,7 +57,8 @@ class Traefik:
         self._secured = secured
         self._tls = tls
         self._log = log
-        self._own_routes: dict[str, bytes] = {}
+        self._routes = Routes(directory)
+        self._own: dict[str, rules.Config] = {}
 
     def check(self) -> None:
         """Raise RouterDown unless Traefik answers."""
@@ -70,13 +71,13 @@ class Traefik:
         Raises RouteRefused when it does not within CONFIRM_TIMEOUT; the former
         route is in effect again then.
         """
-        before, began = self._read(spec.service), time.time()
+        before, began = self._routes.read(spec.service), time.time()
         self.write(spec, replicas, page)
         reach("route.written")
         try:
             self._confirm(spec, replicas, page, began)
         except BaseException:
-            self._replace(spec.service, before)
+            self._routes.replace(spec.service, before)
             raise
 
     def restore(
@@ -92,21 +93,21 @@ class Traefik:
         self, spec: ServiceSpec, replicas: Sequence[str], page: Page | None = None
     ) -> None:
         """Write the route without waiting for Traefik."""
-        self._replace(spec.service, self._text(spec, replicas, page))
+        self._routes.replace(spec.service, self._route(spec, replicas, page))
 
     def drop(self, service: ServiceName) -> None:
         """Take the route of ``service`` away."""
-        self._replace(service, None)
+        self._routes.replace(service, None)
 
     def has(self, service: ServiceName) -> bool:
         """Whether there is a route of ``service``."""
-        return self._path(service).exists()
+        return not self._routes.holds(service, None)
 
     def differs(
         self, spec: ServiceSpec, replicas: Sequence[str], page: Page | None = None
     ) -> bool:
-        """Whether the file of the route is another than :meth:`write` would write."""
-        return self._read(spec.service) != self._text(spec, replicas, page)
+        """Whether the route is another than :meth:`write` would write."""
+        return not self._routes.holds(spec.service, self._route(spec, replicas, page))
 
     def unhealthy(self, spec: ServiceSpec, replicas: Sequence[str]) -> list[str]:
         """Those of ``replicas`` that Traefik leaves out since they fail its health check.
@@ -119,7 +120,7 @@ class Traefik:
         return [replica for replica, url in urls if status.get(url, "UP") != "UP"]
 
     def guard_api(self, sources: Sequence[str] = ()) -> None:
-        """Write the route of the API itself, behind the password, and that of all strangers.
+        """Write the route of the API itself, behind the password, and what all routes share.
 
         With ``sources``, addresses, it answers nobody else: services are on its network,
         this host comes by the network's gateway.
@@ -144,27 +145,24 @@ class Traefik:
                 "middlewares": middlewares,
             }
         }
-        self._own_routes = {
-            "_api": json.dumps(config, indent=1).encode(),
-            "_pages": json.dumps(pages.catch_all(), indent=1).encode(),
-        }
-        self.keep_api()
+        self._own = {"_api": config, "_shared": rules.shared(self._entry)}
+        self.keep()
 
-    def keep_api(self) -> None:
-        """Write what :meth:`guard_api` did again, if it is lost."""
-        for name, text in self._own_routes.items():
-            self._replace(name, text)
+    def keep(self) -> None:
+        """Write again what is lost of all files, and how https is spoken if that changed.
 
-    def keep_tls(self) -> None:
-        """Write how https is spoken, and with which certificates of our own, if it changed."""
-        self._replace("_tls", json.dumps(self._tls(), indent=1).encode())
+        The latter is also with which certificates of our own.
+        """
+        for name, config in (*self._own.items(), ("_tls", self._tls())):
+            put(self._directory, name, json.dumps(config, indent=1).encode())
+        self._routes.keep()
 
     def _confirm(
         self, spec: ServiceSpec, replicas: Sequence[str], page: Page | None, began: float
     ) -> None:
         """``began`` is from before the file was written: Traefik may refuse it at once."""
         service = spec.service
-        config = rules.route(spec, replicas, page=page, entry=self._entry_of(spec))
+        config = self._route(spec, replicas, page)
         servers = rules.server_urls(spec, replicas) if config else None
         deadline = time.monotonic() + CONFIRM_TIMEOUT
         while self._servers(service) != servers or not self._leads(service, config):
@@ -227,34 +225,16 @@ class Traefik:
             raise RouterDown(f"Traefik's API answered {answer.status} to {path}")
         return json.loads(body)
 
-    def _text(
+    def _route(
         self, spec: ServiceSpec, replicas: Sequence[str], page: Page | None
-    ) -> bytes | None:
-        return _text(spec, tuple(replicas), page, self._entry_of(spec))
-
-    def _entry_of(self, spec: ServiceSpec) -> rules.Entry:
-        return dataclasses.replace(self._entry, secured=self._secured(spec))
-
-    def _path(self, name: str) -> Path:
-        return self._directory / f"{name}.yml"
-
-    def _read(self, name: str) -> bytes | None:
-        with contextlib.suppress(FileNotFoundError):
-            return self._path(name).read_bytes()
-        return None
-
-    def _replace(self, name: str, text: bytes | None) -> None:
-        if text is None:
-            self._path(name).unlink(missing_ok=True)
-        elif text != self._read(name):
-            write_atomically(self._path(name), text)
+    ) -> rules.Config | None:
+        entry = dataclasses.replace(self._entry, secured=self._secured(spec))
+        return _route(spec, tuple(replicas), page, entry)
 
 
 @functools.lru_cache(maxsize=8192)
-def _text(
+def _route(
     spec: ServiceSpec, replicas: Sequence[str], page: Page | None, entry: rules.Entry
-) -> bytes | None:
-    """The file of a route: whether it is the right one is looked at all the time."""
-    config = rules.route(spec, replicas, page=page, entry=entry)
-    # Traefik reads YAML, of which JSON is a part.
-    return json.dumps(config, indent=1).encode() if config else None
+) -> rules.Config | None:
+    """The route of a service: whether it is the right one is looked at all the time."""
+    return rules.route(spec, replicas, page=page, entry=entry)

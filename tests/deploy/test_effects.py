@@ -175,7 +175,8 @@ def test_healthcheck_is_what_gets_asked(paas: Paas, tmp_path: Path) -> None:
     paas.deploy(app, name)
     assert paas.get(f"http://{name}.test/up").status == 200
     assert paas.get(f"http://{name}.test/").status == 404
-    route = json.loads((paas.home / "routes" / f"{name}.yml").read_text())
+    route = paas.route(name)
+    assert route is not None
     assert route["http"]["services"][name]["loadBalancer"]["healthCheck"] == {
         "path": "/up",
         "hostname": f"{name}.test",

@@ -268,7 +268,7 @@ def test_what_was_killed_or_lost_comes_back(
     paas.stop()
     engine.docker("rm", "-f", f"{paas.namespace}.{name}.v1.1")
     engine.docker("stop", "-t", "0", f"{paas.namespace}.{name}.v1.2")
-    (paas.home / "routes" / f"{name}.yml").unlink()
+    (paas.home / "routes" / "_services.yml").unlink()
     paas.start()
     wait_until(lambda: paas.get(f"http://{name}.test/").status == 200, "it serves again")
     assert engine.containers(paas.namespace, f"label=mypaas.service={name}") == [

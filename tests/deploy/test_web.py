@@ -119,7 +119,7 @@ def test_basic_authentication(paas: Paas, tmp_path: Path) -> None:
     assert asked(paas, url, "olaf:old").status == 200
     assert asked(paas, url, "my:myPassword").text == "/cgi-bin/echo|||my|\n"
 
-    route = paas.home / "routes" / f"{name}.yml"
+    route = paas.home / "routes" / "_services.yml"
     assert route.stat().st_mode & 0o077 == 0
     seen = [
         route.read_text(),

@@ -146,8 +146,7 @@ def test_what_fails_is_told_and_not_asked_for_again_and_again(
         assert "the next is at" in told
         assert paas.get(f"https://{lost}/").text == "hello\n"
 
-        route = paas.home / "routes" / f"{name}.yml"
-        wait_until(lambda: "certResolver" not in route.read_text(), "the host is held back")
+        wait_until(lambda: "certResolver" not in str(paas.route(name)), "the host is held back")
         hold_all_until(paas, time.time() + 3600)  # however long this takes
         tried = pebble.tries(lost)
         for other in ("one", "two"):

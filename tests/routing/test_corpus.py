@@ -17,7 +17,7 @@ from support.traefik import MARK, Answer, Router, run_traefik
 from mypaas_git.directives.model import Redirect, ServiceSpec, Url
 from mypaas_git.directives.values import redirect, url
 from mypaas_git.names import ServiceName
-from mypaas_git.routing import pages, rules
+from mypaas_git.routing import rules
 
 Services = dict[str, tuple[list[str], list[str], bool]]
 """By name: urls, redirects, and whether prefixes are stripped."""
@@ -153,10 +153,14 @@ def router(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Router]:
         for name in SERVICES:
             for kind, things in route_of(running, name).items():
                 http.setdefault(kind, {}).update(things)
-        for kind, things in pages.catch_all()["http"].items():
-            http[kind].update(things)
+        for kind, things in rules.shared(entry_of(running))["http"].items():
+            http.setdefault(kind, {}).update(things)
         running.load({"http": http})
         yield running
+
+
+def entry_of(router: Router) -> rules.Entry:
+    return rules.Entry(router.web, router.secure)
 
 
 def route_of(router: Router, name: str) -> dict[str, Any]:
@@ -169,8 +173,7 @@ def route_of(router: Router, name: str) -> dict[str, Any]:
         stripprefix=strip,
         port=router.backend,
     )
-    entry = rules.Entry(router.web, router.secure)
-    config = rules.route(spec, ["127.0.0.1"], entry=entry)
+    config = rules.route(spec, ["127.0.0.1"], entry=entry_of(router))
     assert config is not None
     http: dict[str, Any] = config["http"]
     http["middlewares"]["mark." + name] = {"headers": {"customRequestHeaders": {MARK: name}}}

@@ -32,7 +32,7 @@ def test_an_http_url_is_one_router() -> None:
                     "priority": 2001,
                     "service": "hello",
                     "entryPoints": ["web"],
-                    "middlewares": ["hello.forged", "hello.retry"],
+                    "middlewares": ["_forged", "_retry"],
                 }
             },
             "services": {
@@ -42,17 +42,11 @@ def test_an_http_url_is_one_router() -> None:
                             {"url": "http://hello.v1.1:8000"},
                             {"url": "http://hello.v1.2:8000"},
                         ],
-                        "serversTransport": "hello",
+                        "serversTransport": "_transport",
                     }
                 }
             },
-            "serversTransports": {
-                "hello": {"forwardingTimeouts": {"idleConnTimeout": "500ms"}}
-            },
-            "middlewares": {
-                "hello.forged": {"headers": {"customRequestHeaders": {"Forwarded": ""}}},
-                "hello.retry": {"retry": {"attempts": 3, "initialInterval": "20ms"}},
-            },
+            "middlewares": {},
         }
     }
 
@@ -66,8 +60,8 @@ def test_an_https_url_redirects_from_http() -> None:
     assert routers["hello.1"]["entryPoints"] == ["websecure"]
     assert routers["hello.1"]["tls"] == {"certResolver": "acme"}
     assert routers["hello.1.redirect"]["entryPoints"] == ["web"]
-    assert routers["hello.1.redirect"]["middlewares"] == ["hello.https"]
-    assert config["http"]["middlewares"]["hello.https"]["redirectScheme"] == {
+    assert routers["hello.1.redirect"]["middlewares"] == ["_https"]
+    assert rules.shared(entry)["http"]["middlewares"]["_https"]["redirectScheme"] == {
         "scheme": "https",
         "permanent": True,
         "port": "8443",
@@ -175,14 +169,13 @@ def test_a_page_takes_the_place_of_the_service() -> None:
     """Its replicas stay known, and nobody is led to them; redirects go on."""
     closed = rules.route(spec(Url("https", "a"), scale=1), ["r"], page=Page.MAINTENANCE)
     assert closed is not None
-    routers, middlewares = closed["http"]["routers"], closed["http"]["middlewares"]
+    routers = closed["http"]["routers"]
     assert routers["hello.1"]["service"] == "noop@internal"
-    assert routers["hello.1"]["middlewares"] == ["hello.page"]
-    assert middlewares["hello.page"] == {"plugin": {"pages": {"page": "maintenance"}}}
-    assert routers["hello.1.redirect"]["middlewares"] == ["hello.https"]
+    assert routers["hello.1"]["middlewares"] == ["_pages.maintenance"]
+    assert routers["hello.1.redirect"]["middlewares"] == ["_https"]
     empty = rules.route(spec(Url("http", "a")), [])
     assert empty is not None
-    assert empty["http"]["middlewares"]["hello.page"]["plugin"]["pages"]["page"] == "down"
+    assert empty["http"]["routers"]["hello.1"]["middlewares"] == ["_pages.down"]
 
 
 def test_auth_without_users_lets_nobody_in() -> None:
@@ -191,9 +184,9 @@ def test_auth_without_users_lets_nobody_in() -> None:
     config = rules.route(guarded, ["r"])
     assert config is not None
     assert config["http"]["routers"]["hello.1"]["middlewares"] == [
-        "hello.forged",
+        "_forged",
         "hello.auth",
-        "hello.retry",
+        "_retry",
     ]
     assert config["http"]["middlewares"]["hello.auth"]["basicAuth"]["users"] == []
 

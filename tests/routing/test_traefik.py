@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,9 @@ from pathlib import Path
 import pytest
 from support import engine
 from support.apps import BASE, make_app, unique, web_dockerfile
+from support.net import wait_until
 from support.paas import Paas
+from support.traefik import run_traefik
 
 from mypaas_git.directives.model import ServiceSpec, Url
 from mypaas_git.errors import RouterDown, RouteRefused
@@ -29,11 +32,9 @@ def connected(paas: Paas) -> tuple[str, int]:
     return api["HostIp"], int(api["HostPort"])
 
 
-def router(
-    paas: Paas, connected: tuple[str, int], directory: Path, entry: Entry = rules.USUAL
-) -> Traefik:
+def router(paas: Paas, connected: tuple[str, int], directory: Path) -> Traefik:
     password = (paas.home / "traefik.password").read_text()
-    return Traefik(directory, api=lambda: connected, password=password, entry=entry)
+    return Traefik(directory, api=lambda: connected, password=password)
 
 
 def test_set_returns_once_it_serves(paas: Paas, connected: tuple[str, int]) -> None:
@@ -50,27 +51,24 @@ def test_set_returns_once_it_serves(paas: Paas, connected: tuple[str, int]) -> N
     finally:
         routes.set(ServiceSpec(NAME), [])
     assert paas.get("http://moved.test/").status == 404
-    assert not (paas.home / "routes" / "routed.yml").exists()
+    assert paas.route("routed") is None
 
 
-@pytest.mark.parametrize("behind_proxies", [False, True])
-@pytest.mark.parametrize("max_requests", [0, 9])
-@pytest.mark.parametrize("compress", [False, True])
-def test_whatever_config_has_done_is_taken(
-    paas: Paas,
-    connected: tuple[str, int],
-    compress: bool,
-    max_requests: int,
-    behind_proxies: bool,
-) -> None:
-    """One file that it refuses would keep Traefik from all others, too."""
-    entry = Entry(compress=compress, max_requests=max_requests, behind_proxies=behind_proxies)
-    routes = router(paas, connected, paas.home / "routes", entry)
-    routes.set(SPEC, ["nowhere.v1.1"])
-    try:
-        assert paas.get("http://routed.test/").status == 502
-    finally:
-        routes.set(ServiceSpec(NAME), [])
+def test_whatever_config_has_done_is_taken(tmp_path: Path) -> None:
+    """One thing that it refuses would keep Traefik from all others, too."""
+    with run_traefik(tmp_path) as running:
+        for compress, limit, proxies in itertools.product((True, False), (0, 9), (True, False)):
+            entry = Entry(compress=compress, max_requests=limit, behind_proxies=proxies)
+            http = rules.shared(entry)["http"]
+            spec = ServiceSpec(NAME, urls=SPEC.urls, port=running.backend, scale=1)
+            route = rules.route(spec, ["127.0.0.1"], entry=entry)
+            assert route is not None
+            for section, things in route["http"].items():
+                http.setdefault(section, {}).update(things)
+            running.load({"http": http})
+            wait_until(
+                lambda: running.ask("http", "routed.test", "/").status == 200, "it serves"
+            )
 
 
 def test_a_route_that_is_not_taken_is_taken_back(
@@ -79,10 +77,11 @@ def test_a_route_that_is_not_taken_is_taken_back(
     """A Traefik that does not see the file is noticed, and the old file stands again."""
     monkeypatch.setattr(traefik, "CONFIRM_TIMEOUT", 0.3)
     unseen = router(paas, connected, tmp_path)
-    (tmp_path / "routed.yml").write_bytes(b"before")
+    before = ServiceSpec(NAME, urls=(Url("http", "before.test"),))
+    unseen.write(before, ["nowhere.v1.1"])
     with pytest.raises(RouteRefused, match="did not take the new route of routed"):
         unseen.set(SPEC, ["nowhere.v1.1"])
-    assert (tmp_path / "routed.yml").read_bytes() == b"before"
+    assert not unseen.differs(before, ["nowhere.v1.1"])
 
 
 def test_a_wrong_password_and_a_dead_port(connected: tuple[str, int], tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +26,7 @@ LASTING = (
     r"host_keys/ssh_host_[a-z0-9]+_key(\.pub)?",
     r"acme/.*",
     r"config/[a-z0-9-]+\.json",
-    r"routes/(_api|_pages|_tls|[a-z0-9-]+)\.yml",
+    r"routes/(_api|_shared|_tls|_services)\.yml",
     r"logs/audit(-strangers)?\.jsonl(\.[0-9])?|logs/audit\.lock|last_used/[0-9a-f]{64}",
     r"logs/traefik/access\.log(\.[0-9])?",
     r"logs/server\.log|logs/[a-z0-9-]+/v[0-9]+\.log",
@@ -102,11 +101,11 @@ def _containers(paas: Paas, service: ServiceName) -> Iterator[str]:
 
 
 def _routes(paas: Paas, service: ServiceName) -> Iterator[str]:
-    path = paas.home / "routes" / f"{service}.yml"
+    route = paas.route(service)
     live = live_of(paas, service)
     found = None
-    if path.exists():
-        balancer = json.loads(path.read_text())["http"]["services"][service]["loadBalancer"]
+    if route is not None:
+        balancer = route["http"]["services"][service]["loadBalancer"]
         found = [each["url"] for each in balancer["servers"]]
     expected = None
     if live and live.spec.urls:

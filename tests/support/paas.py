@@ -10,8 +10,10 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from mypaas_git.names import ServiceName
+from mypaas_git.routing.routes import Routes
 from support.engine import sweep
 from support.keys import public_keys, ssh_key
 from support.machine import Machine
@@ -72,6 +74,10 @@ class Paas:
             *("--namespace", self.namespace, "--yes"),
         )
         assert done.returncode == 0, done.stderr + done.stdout
+
+    def route(self, name: str) -> dict[str, Any] | None:
+        """What Traefik is told of a service."""
+        return Routes(self.home / "routes").read(ServiceName(name))
 
     def configure(self, key: str, value: str) -> None:
         """Give a setting that config.toml only shows, as in ``health_timeout``, ``"3s"``."""
