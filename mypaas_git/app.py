@@ -39,6 +39,7 @@ from mypaas_git.routing.holds import Holds
 from mypaas_git.routing.own import OwnCertificates
 from mypaas_git.routing.routes import unfinished
 from mypaas_git.routing.rules import Entry
+from mypaas_git.routing.selfsigned import SelfSigned
 from mypaas_git.routing.traefik import Traefik
 from mypaas_git.runtime.builder import Builder, Limits
 from mypaas_git.runtime.classic import Caps
@@ -134,6 +135,7 @@ class App:
             hsts=http.hsts,
             known_as=(settings.init.domain, http.web.host, http.web_secure.host),
         )
+        self_signed = SelfSigned(self.home.acme / "self-signed.pem")
         self.router = Traefik(
             self.home.routes,
             api=lambda: self.proxy.port(proxy.API_PORT),
@@ -146,7 +148,9 @@ class App:
                 behind_proxies=bool(http.trusted_proxies),
             ),
             secured=self.certificates.secured,
-            tls=lambda: tls.config(self.own_certificates.pairs(), http2=http.http2),
+            tls=lambda: tls.config(
+                self.own_certificates.pairs(), self_signed.pem, http2=http.http2
+            ),
             log=self.proxy.log,
         )
         locks = ServiceLocks(self.home.locks, docker.builds)

@@ -62,7 +62,7 @@ def plan(
     """Return the plan of a Traefik that reads ``routes`` and keeps certificates in ``storage``.
 
     Requests are logged in the directory ``access_log``, if any.
-    Without ``acme`` none are asked for, and https answers with Traefik's self-signed one
+    Without ``acme`` none are asked for, and https answers with a self-signed one
     wherever there is no other.
     """
     arguments = [

@@ -23,11 +23,11 @@ CIPHERS = (
 ALPN_CHALLENGE = "acme-tls/1"
 
 
-def config(pairs: Iterable[Pair], *, http2: bool) -> dict[str, Any]:
+def config(pairs: Iterable[Pair], self_signed: str, *, http2: bool) -> dict[str, Any]:
     """The options for every host, and the certificates of ``pairs``.
 
-    A host that none is for gets Traefik's self-signed one, and not an error (``sniStrict``):
-    whoever sets a server up reaches it before its certificate is there.
+    A host that none is for gets the ``self_signed`` one (PEM, with its key), and not an error
+    (``sniStrict``): whoever sets a server up reaches it before its certificate is there.
     """
     options = {
         "minVersion": "VersionTLS12",
@@ -36,7 +36,8 @@ def config(pairs: Iterable[Pair], *, http2: bool) -> dict[str, Any]:
     }
     # As text: files of other owners could not be read in the container.
     certificates = [{"certFile": pair.cert, "keyFile": pair.key} for pair in pairs]
-    tls: dict[str, Any] = {"options": {"default": options}}
+    default = {"defaultCertificate": {"certFile": self_signed, "keyFile": self_signed}}
+    tls: dict[str, Any] = {"options": {"default": options}, "stores": {"default": default}}
     if certificates:
         tls["certificates"] = certificates
     return {"tls": tls}

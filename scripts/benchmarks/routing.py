@@ -30,7 +30,8 @@ from support.traefik import binary
 from mypaas_git.directives.model import ServiceSpec, Url
 from mypaas_git.errors import RouterDown
 from mypaas_git.names import ServiceName
-from mypaas_git.routing import pages, proxy
+from mypaas_git.routing import pages, proxy, tls
+from mypaas_git.routing.selfsigned import SelfSigned
 from mypaas_git.routing.traefik import Traefik
 
 CACHE = Path(__file__).resolve().parents[2] / ".cache" / "bench"
@@ -75,7 +76,13 @@ def traefik(directory: Path) -> Iterator[Proxy]:
     }
     kept = [each for each in plan.arguments if each[2:].partition("=")[0] not in ours]
     told = [*kept, *(f"--{key}={value}" for key, value in ours.items())]
-    router = Traefik(routes, api=lambda: ("127.0.0.1", api), password="bench")  # noqa: S106
+    spoken = tls.config([], SelfSigned(directory / "self-signed.pem").pem, http2=True)
+    router = Traefik(
+        routes,
+        api=lambda: ("127.0.0.1", api),
+        password="bench",  # noqa: S106
+        tls=lambda: spoken,
+    )
     router.guard_api()
     with _running([str(binary()), *told], directory):
         wait_until(lambda: _answers(router), "Traefik answers")

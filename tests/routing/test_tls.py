@@ -133,8 +133,10 @@ def test_certificates_of_ones_own(new_paas: Callable[[], Paas], tmp_path: Path) 
     assert f"https://{host}\n" in told.replace(" ", "").replace("remote:", "")
     assert f"https://{other}  self-signed certificate, as" in told
     assert speak(paas, host)[3] == first
-    for foreign in (other, "unknown.test", f"x.{host}"):
-        assert speak(paas, foreign)[3] != first
+    foreign = {speak(paas, each)[3] for each in (other, "unknown.test", f"x.{host}")}
+    (shown,) = map(x509.load_der_x509_certificate, foreign)
+    assert shown.subject.rfc4514_string() == "CN=mypaas: no certificate (yet)"
+    assert (paas.home / "acme" / "self-signed.pem").stat().st_mode & 0o077 == 0
     assert paas.get(f"https://{host}/").headers["strict-transport-security"] == "max-age=86400"
     assert "strict-transport-security" not in paas.get(f"https://{other}/").headers
     assert speak(paas, host, alpn=("h2", "http/1.1"))[2] == "http/1.1"
@@ -146,6 +148,7 @@ def test_certificates_of_ones_own(new_paas: Callable[[], Paas], tmp_path: Path) 
 
     second = give(days=3)
     wait_until(lambda: speak(paas, host)[3] == second, "the new certificate is served")
+    assert {speak(paas, other)[3]} == foreign
     doctor = paas.cli("server", "doctor").stdout
     assert "it expires on" in doctor
     assert f"https://{other}" in doctor
