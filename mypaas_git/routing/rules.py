@@ -25,6 +25,12 @@ IDLE = "500ms"
 Short, so that the connections that an old replica still has are those in use: it is
 stopped when there are none. A busy service's connections are never idle as long.
 """
+DIAL = "3s"
+"""How long the proxy tries to connect to a replica, and to learn its address.
+
+One on the same host answers at once, even when it does not listen. Only one that vanished in
+between is silent, and Traefik's own patience of 30 s would be its visitors'.
+"""
 ATTEMPTS = 3
 """How many replicas a request is offered to. Only one that no replica has seen a byte of is
 offered again, so that nothing is done twice."""
@@ -80,7 +86,9 @@ def route(
     config: Config = {
         "routers": _routers(spec, page, entry),
         "services": services,
-        "serversTransports": {name: {"forwardingTimeouts": {"idleConnTimeout": IDLE}}},
+        "serversTransports": {
+            name: {"forwardingTimeouts": {"dialTimeout": DIAL, "idleConnTimeout": IDLE}}
+        },
         "middlewares": _middlewares(spec, page, entry),
     }
     if _is_checked(spec):

@@ -47,7 +47,9 @@ def test_an_http_url_is_one_router() -> None:
                 }
             },
             "serversTransports": {
-                "hello": {"forwardingTimeouts": {"idleConnTimeout": "500ms"}}
+                "hello": {
+                    "forwardingTimeouts": {"dialTimeout": "3s", "idleConnTimeout": "500ms"}
+                }
             },
             "middlewares": {
                 "hello.forged": {"headers": {"customRequestHeaders": {"Forwarded": ""}}},
