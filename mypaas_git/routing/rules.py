@@ -35,6 +35,9 @@ ATTEMPTS = 3
 """How many replicas a request is offered to. Only one that no replica has seen a byte of is
 offered again, so that nothing is done twice."""
 
+USER_HEADER = "X-Forwarded-User"
+"""In which an app reads who was let in."""
+
 EXACT, WILDCARD = 2000, 500
 """What a router's priority is above the length of its path, which is at most 1000."""
 
@@ -208,9 +211,11 @@ def _middlewares(spec: ServiceSpec, page: Page | None, entry: Entry) -> Config:
 
 def _settings(spec: ServiceSpec, entry: Entry) -> Config:
     """What is done with every service's requests, by config.toml or always."""
-    # Traefik neither writes nor checks what RFC 7239 has in place of X-Forwarded-*.
+    # Traefik neither writes nor checks what RFC 7239 has in place of X-Forwarded-*, nor who
+    # it is: only basic authentication and a proxy in front of this server may tell.
+    dropped = {"Forwarded": ""} | ({} if entry.behind_proxies else {USER_HEADER: ""})
     middlewares: Config = {
-        _forged(spec.service): {"headers": {"customRequestHeaders": {"Forwarded": ""}}}
+        _forged(spec.service): {"headers": {"customRequestHeaders": dropped}}
     }
     if entry.max_requests:
         # Of what proxies have added, the last one's word is who came to it. Without proxies it
@@ -236,7 +241,7 @@ def _ways(spec: ServiceSpec, entry: Entry) -> Config:
                 "realm": "Restricted",
                 # The app learns who it is, and not the password.
                 "removeHeader": True,
-                "headerField": "X-Forwarded-User",
+                "headerField": USER_HEADER,
             }
         }
     for url in spec.urls:

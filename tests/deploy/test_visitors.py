@@ -24,6 +24,7 @@ FORGED = {
     "X-Forwarded-Host": "forged.example",
     "X-Forwarded-Port": "4711",
     "X-Forwarded-Prefix": "/forged",
+    "X-Forwarded-User": "root",
 }
 NOBODYS = {
     "Forwarded": "for=192.0.2.7",

@@ -52,7 +52,11 @@ def test_an_http_url_is_one_router() -> None:
                 }
             },
             "middlewares": {
-                "hello.forged": {"headers": {"customRequestHeaders": {"Forwarded": ""}}},
+                "hello.forged": {
+                    "headers": {
+                        "customRequestHeaders": {"Forwarded": "", "X-Forwarded-User": ""}
+                    }
+                },
                 "hello.retry": {"retry": {"attempts": 3, "initialInterval": "20ms"}},
             },
         }
