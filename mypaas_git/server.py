@@ -171,7 +171,8 @@ class Server:
     def _clear_away(self, thorough: bool) -> None:
         """Remove what commands and the proxy have no more use for."""
         self._app.one_offs.clear(thorough=thorough)
-        self._app.access_log.rotate()
+        if self._app.settings.http.access_log:
+            self._app.access_log.rotate()
 
     def _clear(self, name: ServiceName) -> None:
         """Remove what a push that was killed left in a repository."""

@@ -52,7 +52,7 @@ class OneOffs:
             plan = dataclasses.replace(
                 first,
                 name=name,
-                env={**term, **live.env, **own_variables(live.spec, live.number, name)},
+                env={**term, **first.env, **own_variables(live.spec, live.number, name)},
                 aliases=(),
                 publish=(),
                 command=tuple(command),

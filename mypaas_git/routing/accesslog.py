@@ -25,22 +25,35 @@ class AccessLog:
         self.directory.mkdir(mode=0o700, exist_ok=True)
 
     def rotate(self) -> None:
-        """Begin a new file when the last one is full. Raises EngineDown."""
+        """Begin a new file when the last one is full, or gone. Raises EngineDown.
+
+        It is gone where a server was killed before the proxy heard of a full one: that goes
+        on in a file of another name until it is told to open a new one.
+        """
+        if self._is_full():
+            for number in range(KEPT, 0, -1):
+                with contextlib.suppress(FileNotFoundError):
+                    self._file(number - 1).replace(self._file(number))
+        if not self._file(0).exists():
+            self._reopen()
+
+    def _is_full(self) -> bool:
         with contextlib.suppress(FileNotFoundError):
-            if self._file(0).stat().st_size > MAX_BYTES:
-                for number in range(KEPT, 0, -1):
-                    with contextlib.suppress(FileNotFoundError):
-                        self._file(number - 1).replace(self._file(number))
-                self._reopen()
+            return self._file(0).stat().st_size > MAX_BYTES
+        return False
 
     def _file(self, number: int) -> Path:
         return self.directory / (f"{NAME}.{number}" if number else NAME)
 
 
 def arguments() -> list[str]:
-    """What Traefik is to be started with; headers, and so passwords, are left out of itself."""
+    """What Traefik is to be started with.
+
+    It leaves headers out of itself, and so passwords. In queries there are tokens.
+    """
     return [
         "--accessLog=true",
         "--accessLog.format=json",
         f"--accessLog.filePath={INSIDE}/{NAME}",
+        "--accessLog.fields.queryParameters.defaultMode=drop",
     ]

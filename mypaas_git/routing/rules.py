@@ -25,9 +25,18 @@ IDLE = "500ms"
 Short, so that the connections that an old replica still has are those in use: it is
 stopped when there are none. A busy service's connections are never idle as long.
 """
+DIAL = "3s"
+"""How long the proxy tries to connect to a replica, and to learn its address.
+
+One on the same host answers at once, even when it does not listen. Only one that vanished in
+between is silent, and Traefik's own patience of 30 s would be its visitors'.
+"""
 ATTEMPTS = 3
 """How many replicas a request is offered to. Only one that no replica has seen a byte of is
 offered again, so that nothing is done twice."""
+
+USER_HEADER = "X-Forwarded-User"
+"""In which an app reads who was let in."""
 
 # What all routes share.
 TO_HTTPS, FORGED, LIMIT, COMPRESS, RETRY = "_https", "_forged", "_limit", "_compress", "_retry"
@@ -99,11 +108,12 @@ def shared(entry: Entry) -> Config:
     to_https = {"scheme": "https", "permanent": True}
     if entry.secure_port != 443:
         to_https["port"] = str(entry.secure_port)
-    # Traefik neither writes nor checks what RFC 7239 has in place of X-Forwarded-*.
-    forged = {"customRequestHeaders": {"Forwarded": ""}}
+    # Traefik neither writes nor checks what RFC 7239 has in place of X-Forwarded-*, nor who
+    # it is: only basic authentication and a proxy in front of this server may tell.
+    dropped = {"Forwarded": ""} | ({} if entry.behind_proxies else {USER_HEADER: ""})
     middlewares: Config = {
         TO_HTTPS: {"redirectScheme": to_https},
-        FORGED: {"headers": forged},
+        FORGED: {"headers": {"customRequestHeaders": dropped}},
         RETRY: {"retry": {"attempts": ATTEMPTS, "initialInterval": "20ms"}},
         # Events would wait for one another.
         COMPRESS: {"compress": {"excludedContentTypes": ["text/event-stream"]}},
@@ -116,7 +126,9 @@ def shared(entry: Entry) -> Config:
         middlewares[LIMIT] = {"inFlightReq": limit}
     config = pages.shared()
     config["middlewares"] |= middlewares
-    config["serversTransports"] = {TRANSPORT: {"forwardingTimeouts": {"idleConnTimeout": IDLE}}}
+    config["serversTransports"] = {
+        TRANSPORT: {"forwardingTimeouts": {"dialTimeout": DIAL, "idleConnTimeout": IDLE}}
+    }
     return {"http": config}
 
 
@@ -217,7 +229,7 @@ def _middlewares(spec: ServiceSpec, entry: Entry) -> Config:
                 "realm": "Restricted",
                 # The app learns who it is, and not the password.
                 "removeHeader": True,
-                "headerField": "X-Forwarded-User",
+                "headerField": USER_HEADER,
             }
         }
     for url in spec.urls:

@@ -180,7 +180,7 @@ class Traefik:
             with contextlib.suppress(ValueError, TypeError, KeyError):
                 told = json.loads(line)
                 if told["level"] == "error" and told.get("providerName") == "file":
-                    return f"it says: {str(told['error'])[:MAX_WHY]}"
+                    return f"it says: {' '.join(str(told['error']).split())[:MAX_WHY]}"
         return "its log says why (docker logs)"
 
     def _servers(self, service: ServiceName) -> list[str] | None:

@@ -9,6 +9,7 @@ import ssl
 import sys
 import tarfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from http import HTTPStatus
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Protocol, cast
 
@@ -138,9 +139,14 @@ class ProxyContainer:
         return []
 
     def reopen_logs(self) -> None:
-        """Have Traefik go on in new files, where it has lost the old ones."""
-        with engine_errors(), contextlib.suppress(NotFound):
-            self._client.api.kill(self._name, "SIGUSR1")
+        """Have Traefik go on in new files, where it has lost the old ones, if it runs."""
+        with engine_errors():
+            try:
+                self._client.api.kill(self._name, "SIGUSR1")
+            except APIError as error:
+                # CONFLICT: it does not run, and will open a new file when it starts.
+                if error.status_code not in (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT):
+                    raise
 
     def remove(self) -> None:
         with engine_errors(), contextlib.suppress(NotFound):

@@ -27,7 +27,7 @@ from deploy_verdicts import Part, progress
 from support.net import free_port, wait_until
 from support.traefik import binary
 
-from mypaas_git.directives.model import ServiceSpec, Url
+from mypaas_git.directives.model import Healthcheck, ServiceSpec, Url
 from mypaas_git.errors import RouterDown
 from mypaas_git.names import ServiceName
 from mypaas_git.routing import pages, proxy, tls
@@ -110,7 +110,11 @@ def _running(command: Sequence[str], directory: Path) -> Iterator[None]:
 def service(name: str, port: int) -> ServiceSpec:
     """One that scales, so that Traefik asks its replica how it is."""
     return ServiceSpec(
-        ServiceName(name), urls=(Url("http", f"{name}.test"),), port=port, scale=1
+        ServiceName(name),
+        urls=(Url("http", f"{name}.test"),),
+        port=port,
+        scale=1,
+        healthcheck=Healthcheck("/ping"),
     )
 
 

@@ -7,6 +7,7 @@ import hashlib
 import http.client
 import itertools
 import json
+import re
 import threading
 from pathlib import Path
 
@@ -109,6 +110,8 @@ def test_basic_authentication(paas: Paas, tmp_path: Path) -> None:
     sha = base64.b64encode(hashlib.sha1(b"old", usedforsecurity=False).digest()).decode()
     value = f'USERS="alice:open sesame\nmy:{APACHE}\nolaf:{{SHA}}{sha}"\n'
     assert paas.ssh("config", "set", name, "-", stdin=value).returncode == 0
+    planned = paas.push(app, name, "main", "-o", "plan")
+    assert re.search(r"auth +USERS", planned.stderr)
     paas.deploy(app, name)
     url = f"http://{name}.test/cgi-bin/echo"
     for user in ("", "alice:wrong", "alice:open sesame2", f"my:{APACHE}", "forged:"):
@@ -119,12 +122,16 @@ def test_basic_authentication(paas: Paas, tmp_path: Path) -> None:
     assert asked(paas, url, "olaf:old").status == 200
     assert asked(paas, url, "my:myPassword").text == "/cgi-bin/echo|||my|\n"
 
+    one_off = paas.ssh("run", name, "--", "env")
+    assert f"MYPAAS_SERVICE={name}" in one_off.stdout
     route = paas.home / "routes" / "_services.yml"
     assert route.stat().st_mode & 0o077 == 0
     seen = [
         route.read_text(),
         paas.log(),
         json.dumps(engine.inspect(f"{paas.namespace}.{name}.v1.1")),
+        one_off.stdout,
+        planned.stderr,
     ]
     assert not any("sesame" in each for each in seen)
 

@@ -51,6 +51,23 @@ def test_an_http_url_is_one_router() -> None:
     }
 
 
+def test_what_all_routes_share() -> None:
+    """A proxy in front may say who a visitor is; nobody else may."""
+    http = rules.shared(Entry(max_requests=9))["http"]
+    assert http["serversTransports"]["_transport"]["forwardingTimeouts"] == {
+        "dialTimeout": "3s",
+        "idleConnTimeout": "500ms",
+    }
+    assert http["middlewares"]["_retry"]["retry"]["attempts"] == 3
+    assert http["middlewares"]["_limit"]["inFlightReq"]["amount"] == 9
+    dropped = {"Forwarded": "", "X-Forwarded-User": ""}
+    assert http["middlewares"]["_forged"]["headers"]["customRequestHeaders"] == dropped
+    http = rules.shared(Entry(behind_proxies=True))["http"]
+    del dropped["X-Forwarded-User"]
+    assert http["middlewares"]["_forged"]["headers"]["customRequestHeaders"] == dropped
+    assert "_limit" not in http["middlewares"]
+
+
 def test_an_https_url_redirects_from_http() -> None:
     """One router terminates TLS, another sends http there, to the port clients use."""
     entry = Entry(80, 8443, (Secured("a.example", "acme"),))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -32,9 +33,14 @@ def connected(paas: Paas) -> tuple[str, int]:
     return api["HostIp"], int(api["HostPort"])
 
 
-def router(paas: Paas, connected: tuple[str, int], directory: Path) -> Traefik:
+def router(
+    paas: Paas,
+    connected: tuple[str, int],
+    directory: Path,
+    log: Callable[[float], list[str]] = lambda _: [],
+) -> Traefik:
     password = (paas.home / "traefik.password").read_text()
-    return Traefik(directory, api=lambda: connected, password=password)
+    return Traefik(directory, api=lambda: connected, password=password, log=log)
 
 
 def test_set_returns_once_it_serves(paas: Paas, connected: tuple[str, int]) -> None:
@@ -107,6 +113,17 @@ def test_what_traefik_says_of_the_files_is_told(
     assert re.search(r"route-refused: .* it says: .*/foreign\.yml: yaml: ", done.stderr)
     foreign.unlink()
     paas.deploy(app, name)
+
+
+def test_what_it_says_is_one_line(
+    connected: tuple[str, int], paas: Paas, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the parser of YAML finds are lines of their own; each would look like a warning."""
+    monkeypatch.setattr(traefik, "CONFIRM_TIMEOUT", 0.1)
+    said = {"level": "error", "providerName": "file", "error": "yaml: errors:\n  line 1\r\n"}
+    unseen = router(paas, connected, tmp_path, log=lambda _: [json.dumps(said)])
+    with pytest.raises(RouteRefused, match=r"it says: yaml: errors: line 1$"):
+        unseen.set(SPEC, ["nowhere.v1.1"])
 
 
 def test_a_traefik_that_ends(new_paas: Callable[[], Paas]) -> None:
