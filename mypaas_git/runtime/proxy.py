@@ -22,6 +22,8 @@ from mypaas_git.runtime.docker import LOGS, NAMESPACE, ROLE
 DIGEST = "mypaas.digest"
 HOME = "mypaas.home"
 EMBEDDED = "mypaas-embedded/traefik"
+STANDS_FOR = "mypaas.stands-for"
+"""The label of a built image: which one it is taken for."""
 
 LOG_LINES = 1000
 """How many lines of its log are read at once."""
@@ -73,13 +75,16 @@ class ProxyContainer:
     def ensure_image(self, image: str, log: Callable[[str], None]) -> str:
         """Return the name of an image of Traefik, pulling or building it when missing.
 
+        One that was built stands in for the image that could not be pulled, and for no other.
         Raises BuildFailed when it can neither be pulled nor built.
         """
         api = self._client.api
         with engine_errors():
-            for known in (image, _embedded_tag()):
-                if known and _exists(self._client, known):
-                    return known
+            if _exists(self._client, image):
+                return image
+            built = _embedded_tag()
+            if built and _exists(self._client, built, f"{STANDS_FOR}={image}"):
+                return built
             try:
                 log(f"Pulling {image}")
                 for _ in api.pull(image, stream=True):
@@ -221,15 +226,21 @@ class ProxyContainer:
         log(f"Building {tag} from {binary}")
         context = cast(IO[bytes], _proxy_context(binary))
         for message in self._client.api.build(
-            fileobj=context, custom_context=True, tag=tag, rm=True, decode=True, timeout=None
+            fileobj=context,
+            custom_context=True,
+            tag=tag,
+            labels={STANDS_FOR: wanted},
+            rm=True,
+            decode=True,
+            timeout=None,
         ):
             if "error" in message:
                 raise BuildFailed(f"the image of Traefik: {message['error']}")
         return tag
 
 
-def _exists(client: Client, image: str) -> bool:
-    return bool(client.api.images(image))
+def _exists(client: Client, image: str, label: str = "") -> bool:
+    return bool(client.api.images(image, filters={"label": label} if label else None))
 
 
 def _embedded_binary() -> Path | None:
