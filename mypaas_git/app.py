@@ -65,6 +65,7 @@ class Home:
         self.locks = path / "locks"
         self.variables = path / "config"
         self.api_password = path / "traefik.password"
+        self.proxy_fault = path / "traefik.fault"
         self.server_lock = path / "server.lock"
 
     def make(self) -> None:

@@ -12,7 +12,7 @@ from mypaas_git import __version__
 from mypaas_git.access.policy import Verb
 from mypaas_git.cli.command import Command, Group
 from mypaas_git.cli.context import Context, pass_context
-from mypaas_git.cli.doctor import refusal, server_runs
+from mypaas_git.cli.doctor import refusal, server_runs, traefik_fault
 from mypaas_git.cli.kept import listed
 from mypaas_git.cli.services import summary
 
@@ -59,7 +59,7 @@ def _found(context: Context) -> dict[str, Any]:
         "web_secure": str(settings.http.web_secure),
         "namespace": settings.docker.namespace,
         "engine": engine,
-        "traefik": refusal(app.router.check),
+        "traefik": traefik_fault(app),
         "services": {} if engine else _healths(context),
         "disk_free": shutil.disk_usage(app.home.path).free,
     }

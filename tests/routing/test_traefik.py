@@ -111,8 +111,12 @@ def test_what_traefik_says_of_the_files_is_told(
 
 
 def test_a_traefik_that_ends(new_paas: Callable[[], Paas]) -> None:
-    """What it said last tells why, such as an argument that an older one does not know."""
+    """What it said last tells why, such as an argument that an older one does not know.
+
+    The first one, that is: for what becomes of a later one see runtime/test_proxy.py.
+    """
     paas, image = new_paas(), f"mypaas-test/{unique('proxy')}"
+    engine.docker("rm", "-f", f"{paas.namespace}-traefik")
     ends = f'FROM {BASE}\nENTRYPOINT ["sh", "-c", "echo no such flag; exit 1"]\n'
     engine.docker("build", "--tag", image, "-", stdin=ends.encode())
     try:
