@@ -36,7 +36,8 @@ class Traefik:
     """Writes routes and asks Traefik's API whether they are in effect.
 
     ``api`` tells where that API listens on this host (host, port), or raises
-    RouterDown; ``password`` is what guards it. ``tls`` tells how https is spoken.
+    RouterDown; ``password`` is what guards it. ``tls`` tells how https is spoken, and
+    ``dashboard`` how that is reached by the user of a line of htpasswd, if at all.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Traefik:
         entry: rules.Entry = rules.USUAL,
         secured: Callable[[ServiceSpec], tuple[rules.Secured, ...]] = lambda _: (),
         tls: Callable[[], rules.Config] = dict,
+        dashboard: Callable[[str], rules.Config | None] = lambda _: None,
         log: Callable[[float], list[str]] = lambda _: [],
     ) -> None:
         self._directory = directory
@@ -56,6 +58,7 @@ class Traefik:
         self._entry = entry
         self._secured = secured
         self._tls = tls
+        self._dashboard = dashboard
         self._log = log
         self._own_routes: dict[str, bytes] = {}
 
@@ -124,10 +127,7 @@ class Traefik:
         With ``sources``, addresses, it answers nobody else: services are on its network,
         this host comes by the network's gateway.
         """
-        digest = hashlib.sha1(self._password.encode(), usedforsecurity=False).digest()
-        # SHA-1 is one of the forms that Traefik knows; 256 random bits need no slow hash.
-        user = f"{USER}:{{SHA}}{base64.b64encode(digest).decode()}"
-        middlewares: dict[str, Any] = {"_api": {"basicAuth": {"users": [user]}}}
+        middlewares: dict[str, Any] = {"_api": {"basicAuth": {"users": [self._user]}}}
         if sources:
             allowed = {"sourceRange": list(sources)}
             middlewares = {"_api.from": {"ipAllowList": allowed}, **middlewares}
@@ -151,13 +151,22 @@ class Traefik:
         self.keep_api()
 
     def keep_api(self) -> None:
-        """Write what :meth:`guard_api` did again, if it is lost."""
+        """Write what :meth:`guard_api` did again, if it is lost, and the dashboard's route."""
         for name, text in self._own_routes.items():
             self._replace(name, text)
+        routes = self._dashboard(self._user)
+        self._replace("_dashboard", json.dumps(routes, indent=1).encode() if routes else None)
 
     def keep_tls(self) -> None:
         """Write how https is spoken, and with which certificates of our own, if it changed."""
         self._replace("_tls", json.dumps(self._tls(), indent=1).encode())
+
+    @property
+    def _user(self) -> str:
+        """Who may use the API, as a line of htpasswd."""
+        digest = hashlib.sha1(self._password.encode(), usedforsecurity=False).digest()
+        # SHA-1 is one of the forms that Traefik knows; 256 random bits need no slow hash.
+        return f"{USER}:{{SHA}}{base64.b64encode(digest).decode()}"
 
     def _confirm(
         self, spec: ServiceSpec, replicas: Sequence[str], page: Page | None, began: float
