@@ -32,13 +32,13 @@ from mypaas_git.hook import PostReceive
 from mypaas_git.ledger.store import Ledger
 from mypaas_git.names import ServiceName
 from mypaas_git.operations import Operations
-from mypaas_git.routing import proxy, tls
+from mypaas_git.routing import dashboard, proxy, tls
 from mypaas_git.routing.accesslog import AccessLog
 from mypaas_git.routing.acme import Acme
 from mypaas_git.routing.holds import Holds
 from mypaas_git.routing.own import OwnCertificates
 from mypaas_git.routing.routes import unfinished
-from mypaas_git.routing.rules import Entry
+from mypaas_git.routing.rules import Config, Entry
 from mypaas_git.routing.selfsigned import SelfSigned
 from mypaas_git.routing.traefik import Traefik
 from mypaas_git.runtime.builder import Builder, Limits
@@ -67,6 +67,7 @@ class Home:
         self.locks = path / "locks"
         self.variables = path / "config"
         self.api_password = path / "traefik.password"
+        self.proxy_fault = path / "traefik.fault"
         self.server_lock = path / "server.lock"
 
     def make(self) -> None:
@@ -133,6 +134,7 @@ class App:
             proxy_log=self.proxy.log,
             wait=http.acme_wait,
             hsts=http.hsts,
+            own_hosts=(settings.init.domain,) if http.dashboard else (),
             known_as=(settings.init.domain, http.web.host, http.web_secure.host),
         )
         self_signed = SelfSigned(self.home.acme / "self-signed.pem")
@@ -151,6 +153,7 @@ class App:
             tls=lambda: tls.config(
                 self.own_certificates.pairs(), self_signed.pem, http2=http.http2
             ),
+            dashboard=self._dashboard,
             log=self.proxy.log,
         )
         locks = ServiceLocks(self.home.locks, docker.builds)
@@ -249,7 +252,27 @@ class App:
             read_timeout=http.read_timeout,
             trusted_proxies=http.trusted_proxies,
             access_log=str(self.access_log.directory) if http.access_log else "",
+            with_dashboard=http.dashboard,
             salt=self._api_password(),
+        )
+
+    @property
+    def dashboard_url(self) -> str:
+        """Where Traefik's dashboard is; empty when it is off."""
+        http, host = self.settings.http, self.settings.init.domain
+        port = "" if http.web_secure.port == 443 else f":{http.web_secure.port}"
+        return f"https://{host}{port}/dashboard/" if http.dashboard else ""
+
+    def _dashboard(self, user: str) -> Config | None:
+        """How Traefik's dashboard is reached."""
+        http, host = self.settings.http, self.settings.init.domain
+        if not http.dashboard:
+            return None
+        return dashboard.routes(
+            host,
+            user,
+            resolver=self.certificates.resolver(host),
+            secure_port=http.web_secure.port,
         )
 
     def _entry(self, scheme: str) -> tuple[str, int]:
@@ -332,6 +355,7 @@ def _host_rules(settings: Settings) -> host.HostRules:
         home,
         own_ports=frozenset(each.port for each in listening),
         domain=settings.init.domain,
+        own_paths=dashboard.PATHS if settings.http.dashboard else (),
         reserved=settings.host.urls,
         wildcards=bool(settings.init.email) and settings.http.acme_challenge == "dns",
         certificates=frozenset(settings.http.certificates),

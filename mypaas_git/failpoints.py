@@ -36,8 +36,13 @@ POINTS = (
     "retire.pruned",
     "remove.recorded",
     "remove.removed",
+    "proxy.created",  # Traefik's successor, which is yet to be started
+    "proxy.stopped",
+    "proxy.renamed",
+    "proxy.succeeded",
+    "proxy.answers",
 )
-"""Every place, in the order in which a deploy comes by."""
+"""Every place, in the order in which a deploy comes by; at last those of another Traefik."""
 
 _armed = os.environ.get(VARIABLE, "")
 

@@ -27,6 +27,7 @@ from mypaas_git.errors import (
     ServerRunning,
     ServiceBusy,
 )
+from mypaas_git.files import write_atomically
 from mypaas_git.git.commands import Command
 from mypaas_git.git.ingest import sweep, sweep_packs
 from mypaas_git.git.receive import Deploy, Move, RefUpdate, receive_pack
@@ -332,28 +333,62 @@ def _push_records(
 
 def revive_proxy(app: App) -> None:
     """:func:`start_proxy`, for a log to read."""
-    start_proxy(app, lambda line: log.info("traefik", line=line))
+    fault = start_proxy(app, lambda line: log.info("traefik", line=line))
+    if fault:
+        log.error("traefik-not-replaced", why=fault)
 
 
-def start_proxy(app: App, report: Callable[[str], None]) -> None:
+def start_proxy(app: App, report: Callable[[str], None]) -> str:
     """Have the network and Traefik run, and return once Traefik's API answers.
+
+    Where it cannot run as config.toml says, one from before goes on, since visitors are better
+    off so. Why that is, is returned and kept in the home; usually it is empty.
 
     Raises EngineDown, BuildFailed, PortInUse or RouterDown.
     """
     app.runtime.check()
     app.runtime.ensure_network()
-    image = app.proxy.ensure_image(app.settings.docker.traefik_image, report)
     app.router.guard_api(app.runtime.gateways())
     if app.settings.http.access_log:
         app.access_log.make()
-    app.proxy.ensure(app.proxy_plan(image))
-    began, deadline = time.time(), time.monotonic() + ROUTER_START
+    try:
+        image = app.proxy.ensure_image(app.settings.docker.traefik_image, report)
+        app.proxy.ensure(app.proxy_plan(image), lambda: _await_answer(app))
+    except ServerRunning:
+        raise
+    except MypaasError as error:
+        return _go_back(app, error)
+    app.home.proxy_fault.unlink(missing_ok=True)
+    return ""
+
+
+def _go_back(app: App, error: MypaasError) -> str:
+    """Have Traefik run as it did before ``error``, which is raised if it cannot."""
+    try:
+        app.proxy.go_back()
+        _await_answer(app)
+    except MypaasError:
+        raise error from None
+    fault = (
+        f"Traefik goes on as it was before, since it does not run as config.toml says: "
+        f"{error.message}; correct traefik_image under [docker], or [http], and restart "
+        f"the server"
+    )
+    write_atomically(app.home.proxy_fault, fault.encode())
+    return fault
+
+
+def _await_answer(app: App) -> None:
+    """Return once Traefik's API answers; raises RouterDown, early if Traefik ends instead."""
+    began, deadline, crashes = time.time(), time.monotonic() + ROUTER_START, app.proxy.crashes()
     while True:
         try:
             return app.router.check()
         except RouterDown as error:
-            if time.monotonic() > deadline:
-                raise RouterDown(f"{error.message}{_last_words(app, began)}") from error
+            ended = app.proxy.crashes() > crashes
+            if ended or time.monotonic() > deadline:
+                what = "Traefik ended when it was started" if ended else error.message
+                raise RouterDown(f"{what}{_last_words(app, began)}") from error
             time.sleep(0.05)
 
 

@@ -99,6 +99,7 @@ class Http:
     http3: bool = False
     access_log: bool = False
     compress: bool = False
+    dashboard: bool = False
     max_requests: Cap = Cap(0)
     read_timeout: float = 3600.0
     trusted_proxies: tuple[str, ...] = ()
@@ -272,6 +273,11 @@ def from_dict(home: Path, data: Mapping[str, Any]) -> Settings:
         raise SettingsError(
             '[http] acme_challenge: "dns" needs acme_dns_provider, the name that Traefik has '
             "for whoever hosts your DNS"
+        )
+    if settings.http.dashboard and not settings.init.domain:
+        raise SettingsError(
+            "[http] dashboard: true needs the server's own name, which is where it is; "
+            "give domain under [init]"
         )
     return settings
 
@@ -554,6 +560,7 @@ web_secure = {web_secure}
 # http3 = false  # opens the port of web_secure for UDP, too
 # access_log = false  # of every request, in logs/traefik
 # compress = false  # answers, for clients that like it
+# dashboard = false  # Traefik's, at https://<domain>/dashboard/; its user is mypaas
 # max_requests = ""  # how many of one client's address are served at a time
 # read_timeout = "1h"  # how long a request may take to arrive, an upload with all of it
 # trusted_proxies = []  # addresses whose word is taken for who the visitor is

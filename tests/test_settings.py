@@ -86,6 +86,7 @@ def test_how_https_is_had(tmp_path: Path) -> None:
     [
         ("[http]\nacme_challenge = 'mail'\n", "[http] acme_challenge: 'mail' is not a"),
         ("[http]\nacme_challenge = 'dns'\n", '[http] acme_challenge: "dns" needs acme_dns_p'),
+        ("[http]\ndashboard = true\n", "[http] dashboard: true needs the server's own name"),
         ("[http]\nacme_dns_provider = 'a b'\n", "[http] acme_dns_provider: 'a b' is not"),
         ("[http]\nacme_dns_resolvers = ['a b']\n", "[http] acme_dns_resolvers: ('a b',) must"),
         ("[http]\nacme_lifetime = '5m'\n", "[http] acme_lifetime: 300.0 is less than an hour"),

@@ -70,9 +70,10 @@ class HostRules:
     Paths are absolute. A host volume lies within one of ``volume_roots`` and has
     nothing to do with the ``forbidden`` ones; ``home`` is what ``~`` stands for.
     Host ports are from ``publish_low`` to ``publish_high``, and none of the server's
-    ``own_ports``. ``domain`` is the server's own name. ``reserved`` says of patterns of
-    hosts which services, and which keys (``key:NAME``), may use them. ``wildcards`` tells
-    whether certificates for them can be had, beside the hosts that have ``certificates``.
+    ``own_ports``. ``domain`` is the server's own name, whose ``own_paths`` are its
+    dashboard's. ``reserved`` says of patterns of hosts which services, and which keys
+    (``key:NAME``), may use them. ``wildcards`` tells whether certificates for them can be
+    had, beside the hosts that have ``certificates``.
     """
 
     volume_roots: tuple[str, ...]
@@ -82,6 +83,7 @@ class HostRules:
     home: str
     own_ports: frozenset[int] = frozenset()
     domain: str = ""
+    own_paths: tuple[str, ...] = ()
     reserved: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     wildcards: bool = False
     certificates: frozenset[str] = frozenset()
@@ -189,6 +191,12 @@ def _url_fault(
             f'sets acme_challenge = "dns" under [http] in config.toml, or gives one under '
             f"[http.certificates]; write one url for each host"
         )
+    for path in rules.own_paths:
+        if url.host == rules.domain.lower() and f"{url.path}/".startswith(f"{path}/"):
+            return (
+                f"{url} cannot be used: {path} belongs to the server's dashboard ([http] in "
+                f"config.toml); choose another path"
+            )
     named = (*rules.reserved, rules.domain.lower())
     below = [each for each in named if url.wildcard and wildcard_over(each) == url.host]
     for host in (url.host, *below):

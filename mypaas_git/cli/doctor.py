@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import shutil
@@ -70,7 +71,7 @@ def _examine(context: Context) -> Iterator[Finding]:
     yield Finding("config.toml")
     yield Finding("server", "" if server_runs(app) else "it does not run; mypaas server start")
     yield Finding("Docker Engine", refusal(app.runtime.check))
-    yield Finding("Traefik", refusal(app.router.check))
+    yield Finding("Traefik", traefik_fault(app))
     yield Finding("disk", _disk(app.home.path))
     yield Finding("private files", _exposed(app.home.path))
     yield from _keys(app)
@@ -107,6 +108,14 @@ def refusal(check: Callable[[], None]) -> str:
     except MypaasError as error:
         return error.message
     return ""
+
+
+def traefik_fault(app: App) -> str:
+    """Why Traefik does not answer, or runs otherwise than config.toml says; else empty."""
+    fault = refusal(app.router.check)
+    with contextlib.suppress(FileNotFoundError):
+        return fault or app.home.proxy_fault.read_text("utf-8")
+    return fault
 
 
 def _disk(path: Path) -> str:

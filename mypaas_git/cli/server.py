@@ -22,7 +22,7 @@ from mypaas_git.app import App, Home
 from mypaas_git.cli.command import Command, Group
 from mypaas_git.cli.context import SERVICE, Context, pass_context, told_already
 from mypaas_git.cli.directory import service_of
-from mypaas_git.cli.doctor import doctor
+from mypaas_git.cli.doctor import doctor, server_runs
 from mypaas_git.cli.serverstatus import server_status
 from mypaas_git.cli.uninstall import uninstall
 from mypaas_git.errors import (
@@ -337,9 +337,12 @@ def _name_of(public_key: str) -> str:
 
 
 def _prepare_proxy(context: Context, app: App) -> None:
-    """Bring Traefik up now, so that the first start is quick."""
+    """Bring Traefik up now, so that the first start is quick; a server that runs has it up."""
+    if server_runs(app):
+        return
     try:
-        start_proxy(app, context.note)
+        if fault := start_proxy(app, context.note):
+            context.note(fault)
     except EngineDown:
         context.note("the Docker Engine does not answer; start it before: mypaas server start")
 

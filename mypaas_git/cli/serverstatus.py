@@ -12,7 +12,7 @@ from mypaas_git import __version__
 from mypaas_git.access.policy import Verb
 from mypaas_git.cli.command import Command, Group
 from mypaas_git.cli.context import Context, pass_context
-from mypaas_git.cli.doctor import refusal, server_runs
+from mypaas_git.cli.doctor import refusal, server_runs, traefik_fault
 from mypaas_git.cli.kept import listed
 from mypaas_git.cli.services import summary
 
@@ -32,6 +32,7 @@ def server_status(context: Context, as_json: bool) -> None:
         "running": "yes" if found["running"] else "no; mypaas server start",
         "engine": found["engine"] or "answers",
         "traefik": found["traefik"] or "answers",
+        "dashboard": _dashboard(context, found["dashboard"]),
         "services": services or "none",
         "disk_free": f"{found['disk_free'] >> 20} MiB",
     }
@@ -57,12 +58,18 @@ def _found(context: Context) -> dict[str, Any]:
         "ssh": str(settings.ssh.listen),
         "web": str(settings.http.web),
         "web_secure": str(settings.http.web_secure),
+        "dashboard": app.dashboard_url,
         "namespace": settings.docker.namespace,
         "engine": engine,
-        "traefik": refusal(app.router.check),
+        "traefik": traefik_fault(app),
         "services": {} if engine else _healths(context),
         "disk_free": shutil.disk_usage(app.home.path).free,
     }
+
+
+def _dashboard(context: Context, url: str) -> str:
+    """Where it is, and who gets in."""
+    return f"{url} (user mypaas, password in {context.app.home.api_password})" if url else "off"
 
 
 def _healths(context: Context) -> dict[str, int]:

@@ -42,7 +42,7 @@ class Certificates:
     ``entry`` tells where the proxy listens for https on this host, ``proxy_log`` what it has
     logged since a time (seconds since the epoch). ``wait`` is how many seconds a push waits
     for first certificates, ``hsts`` for how many browsers are to insist on https; ``known_as``
-    are names and addresses of this server.
+    are names and addresses of this server, ``own_hosts`` those that it has https at itself.
     """
 
     def __init__(
@@ -56,6 +56,7 @@ class Certificates:
         wait: float,
         hsts: int,
         known_as: Collection[str],
+        own_hosts: Sequence[str] = (),
     ) -> None:
         self._acme = acme
         # Whoever hosts the DNS may repeat what it was asked.
@@ -67,6 +68,7 @@ class Certificates:
         self._wait = wait
         self._hsts = hsts
         self._known_as = known_as
+        self._own_hosts = own_hosts
         # Of these nobody needs to look any more.
         self._good: set[str] = set()
 
@@ -104,10 +106,13 @@ class Certificates:
         return self._explained(host) if self._asks_for(host) else NOBODY_ASKED
 
     def faults(self, hosts: Iterable[str]) -> dict[str, str]:
-        """What an admin has to see to, by host, or by where it stands in config.toml."""
+        """What an admin has to see to, by host, or by where it stands in config.toml.
+
+        The server's own hosts are looked at beside ``hosts``.
+        """
         found = {f'[http.certificates."{at}"]': why for at, why in self._own.faults().items()}
         unasked = []
-        for host in hosts:
+        for host in dict.fromkeys([*self._own_hosts, *hosts]):
             if self._asks_for(host):
                 found[f"https://{host}"] = self.lack(host) or self._overdue(host)
             elif not self._own.covers(host):
@@ -149,8 +154,9 @@ class Certificates:
                 out.warning(f"{SELF_SIGNED.format(host)} {self._explained(host)}")
 
     def look(self, releases: Iterable[Release]) -> None:
-        """Note which hosts of ``releases`` got a certificate, and which failed to."""
-        hosts = secure_hosts(url for each in releases for url in each.spec.addresses)
+        """Note which hosts of ``releases``, and of our own, have a certificate or failed to."""
+        served = secure_hosts(url for each in releases for url in each.spec.addresses)
+        hosts = dict.fromkeys([*self._own_hosts, *served])
         unknown = [each for each in hosts if each not in self._good and self.resolver(each)]
         lacking = []
         deadline = time.monotonic() + LOOK

@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
-from mypaas_git.routing import accesslog, pages
+from mypaas_git.routing import accesslog, dashboard, pages
 from mypaas_git.routing import acme as certificates
 from mypaas_git.routing.acme import Acme
 
@@ -57,6 +57,7 @@ def plan(
     read_timeout: float = 3600.0,
     trusted_proxies: Sequence[str] = (),
     access_log: str = "",
+    with_dashboard: bool = False,
     salt: str,
 ) -> ProxyPlan:
     """Return the plan of a Traefik that reads ``routes`` and keeps certificates in ``storage``.
@@ -73,7 +74,7 @@ def plan(
         "--providers.file.watch=true",
         "--providers.providersThrottleDuration=50ms",
         "--api=true",
-        "--api.dashboard=false",
+        *dashboard.arguments(with_dashboard),
         "--log.level=WARN",
         "--log.format=json",
         "--global.checkNewVersion=false",

@@ -36,7 +36,8 @@ class Traefik:
     """Writes routes and asks Traefik's API whether they are in effect.
 
     ``api`` tells where that API listens on this host (host, port), or raises
-    RouterDown; ``password`` is what guards it. ``tls`` tells how https is spoken.
+    RouterDown; ``password`` is what guards it. ``tls`` tells how https is spoken, and
+    ``dashboard`` how that is reached by the user of a line of htpasswd, if at all.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Traefik:
         entry: rules.Entry = rules.USUAL,
         secured: Callable[[ServiceSpec], tuple[rules.Secured, ...]] = lambda _: (),
         tls: Callable[[], rules.Config] = dict,
+        dashboard: Callable[[str], rules.Config | None] = lambda _: None,
         log: Callable[[float], list[str]] = lambda _: [],
     ) -> None:
         self._directory = directory
@@ -56,6 +58,7 @@ class Traefik:
         self._entry = entry
         self._secured = secured
         self._tls = tls
+        self._dashboard = dashboard
         self._log = log
         self._routes = Routes(directory)
         self._own: dict[str, rules.Config] = {}
@@ -125,10 +128,7 @@ class Traefik:
         With ``sources``, addresses, it answers nobody else: services are on its network,
         this host comes by the network's gateway.
         """
-        digest = hashlib.sha1(self._password.encode(), usedforsecurity=False).digest()
-        # SHA-1 is one of the forms that Traefik knows; 256 random bits need no slow hash.
-        user = f"{USER}:{{SHA}}{base64.b64encode(digest).decode()}"
-        middlewares: dict[str, Any] = {"_api": {"basicAuth": {"users": [user]}}}
+        middlewares: dict[str, Any] = {"_api": {"basicAuth": {"users": [self._user]}}}
         if sources:
             allowed = {"sourceRange": list(sources)}
             middlewares = {"_api.from": {"ipAllowList": allowed}, **middlewares}
@@ -153,9 +153,17 @@ class Traefik:
 
         The latter is also with which certificates of our own.
         """
-        for name, config in (*self._own.items(), ("_tls", self._tls())):
+        found = {"_tls": self._tls(), "_dashboard": self._dashboard(self._user) or {}}
+        for name, config in (self._own | found).items():
             put(self._directory, name, json.dumps(config, indent=1).encode())
         self._routes.keep()
+
+    @property
+    def _user(self) -> str:
+        """Who may use the API, as a line of htpasswd."""
+        digest = hashlib.sha1(self._password.encode(), usedforsecurity=False).digest()
+        # SHA-1 is one of the forms that Traefik knows; 256 random bits need no slow hash.
+        return f"{USER}:{{SHA}}{base64.b64encode(digest).decode()}"
 
     def _confirm(
         self, spec: ServiceSpec, replicas: Sequence[str], page: Page | None, began: float

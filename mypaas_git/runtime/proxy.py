@@ -16,16 +16,28 @@ from typing import IO, Any, Protocol, cast
 from docker.errors import APIError, NotFound
 from docker.types import Mount
 
-from mypaas_git.errors import BuildFailed, PortInUse, RouterDown, ServerRunning
+from mypaas_git.errors import (
+    BuildFailed,
+    MypaasError,
+    PortInUse,
+    RouterDown,
+    ServerRunning,
+)
+from mypaas_git.failpoints import reach
 from mypaas_git.runtime.client import Client, engine_errors, explanation
 from mypaas_git.runtime.docker import LOGS, NAMESPACE, ROLE
 
 DIGEST = "mypaas.digest"
 HOME = "mypaas.home"
 EMBEDDED = "mypaas-embedded/traefik"
+STANDS_FOR = "mypaas.stands-for"
+"""The label of a built image: which one it is taken for."""
 
 LOG_LINES = 1000
 """How many lines of its log are read at once."""
+
+STOP = 2
+"""Whole seconds that the requests under way have when it is replaced."""
 
 
 class Plan(Protocol):
@@ -60,7 +72,14 @@ class Plan(Protocol):
 
 
 class ProxyContainer:
-    """The one proxy of a namespace: made when missing, replaced when its plan changed."""
+    """The one proxy of a namespace: made when missing, replaced when its plan changed.
+
+    **How it is replaced.** Only one can have the ports, so the successor is made beside it
+    first, as ``<name>.next``. Then it is stopped and renamed, to ``<name>.old``, and goes when
+    its successor answers, or takes its place again when that does not. Whatever ends our own
+    process meanwhile: as long as there is an ``.old``, the successor has not answered yet.
+    Neither a container that was stopped nor one that never ran is started by Docker at boot.
+    """
 
     def __init__(
         self, client: Client, *, name: str, namespace: str, network: str, home: str
@@ -68,19 +87,25 @@ class ProxyContainer:
         self._client = client
         self._home = home
         self._name = name
+        self._next = f"{name}.next"
+        self._old = f"{name}.old"
         self._namespace = namespace
         self._network = network
+        self._refused: dict[str, MypaasError] = {}
 
     def ensure_image(self, image: str, log: Callable[[str], None]) -> str:
         """Return the name of an image of Traefik, pulling or building it when missing.
 
+        One that was built stands in for the image that could not be pulled, and for no other.
         Raises BuildFailed when it can neither be pulled nor built.
         """
         api = self._client.api
         with engine_errors():
-            for known in (image, _embedded_tag()):
-                if known and _exists(self._client, known):
-                    return known
+            if _exists(self._client, image):
+                return image
+            built = _embedded_tag()
+            if built and _exists(self._client, built, f"{STANDS_FOR}={image}"):
+                return built
             try:
                 log(f"Pulling {image}")
                 for _ in api.pull(image, stream=True):
@@ -91,28 +116,46 @@ class ProxyContainer:
                 log(f"{image} cannot be pulled: {explanation(error)}")
             return self._build_embedded(image, log)
 
-    def ensure(self, plan: Plan) -> None:
+    def ensure(self, plan: Plan, answers: Callable[[], None]) -> None:
         """Have the container run as told; one that already does is left alone.
+
+        ``answers`` returns once the proxy answers, or raises RouterDown. After a failure
+        :meth:`go_back` has what was there before run; a plan that failed in its place is not
+        tried a second time, since that would cost visitors as much again.
 
         Raises PortInUse, RouterDown with what the engine said, or ServerRunning when the
         namespace is another home's: whoever starts later would take the services of the
         other for leftovers.
         """
-        api = self._client.api
         self.check_home()
         with engine_errors():
-            found = self._inspect()
-            if found and not self._is_sound(found, plan):
-                api.remove_container(self._name, force=True)
-                found = None
-            if not found:
-                self._create(plan)
-            self._start(plan.ports)
+            self._remove(self._next)
+            if self._inspect(self._old) and not self._is_sound(plan):
+                self._put_back()
+            if plan.digest in self._refused and self._inspect(self._name):
+                raise self._refused[plan.digest]
+            self._make(plan)
+            try:
+                self._start(plan.ports)
+                answers()
+            except (PortInUse, RouterDown) as error:
+                if self._inspect(self._old):
+                    self._refused[plan.digest] = error
+                raise
+            reach("proxy.answers")
+            self._remove(self._old)
+
+    def go_back(self) -> None:
+        """Start what there was before :meth:`ensure` failed. Raises RouterDown or PortInUse."""
+        with engine_errors():
+            if self._inspect(self._old):
+                self._put_back()
+            self._start(())
 
     def check_home(self) -> None:
         """Raise ServerRunning when the namespace is another home's."""
         with engine_errors():
-            found = self._inspect()
+            found = self._inspect(self._name) or self._inspect(self._old)
         owner = found["Config"]["Labels"].get(HOME) if found else None
         if owner not in (None, self._home):
             raise ServerRunning(
@@ -124,12 +167,18 @@ class ProxyContainer:
     def port(self, inside: int) -> tuple[str, int]:
         """Where ``inside`` is published on this host. Raises RouterDown if it does not run."""
         with engine_errors():
-            found = self._inspect()
+            found = self._inspect(self._name)
         state = found["State"]["Status"] if found else "missing"
         published = found["NetworkSettings"]["Ports"].get(f"{inside}/tcp") if found else None
         if state != "running" or not published:
             raise RouterDown(f"Traefik does not run (its container {self._name} is {state})")
         return published[0]["HostIp"], int(published[0]["HostPort"])
+
+    def crashes(self) -> int:
+        """How often it has ended and was started again since somebody last started it."""
+        with engine_errors():
+            found = self._inspect(self._name)
+        return int(found["RestartCount"]) if found else 0
 
     def log(self, since: float) -> list[str]:
         """The lines that it has logged since a time, in seconds since the epoch."""
@@ -149,24 +198,59 @@ class ProxyContainer:
                     raise
 
     def remove(self) -> None:
-        with engine_errors(), contextlib.suppress(NotFound):
-            self._client.api.remove_container(self._name, force=True)
+        with engine_errors():
+            for name in (self._next, self._old, self._name):
+                self._remove(name)
 
-    def _inspect(self) -> dict[str, Any] | None:
+    def _remove(self, name: str) -> None:
         with contextlib.suppress(NotFound):
-            found: dict[str, Any] = self._client.api.inspect_container(self._name)
+            self._client.api.remove_container(name, force=True)
+
+    def _inspect(self, name: str) -> dict[str, Any] | None:
+        with contextlib.suppress(NotFound):
+            found: dict[str, Any] = self._client.api.inspect_container(name)
             return found
         return None
 
-    def _is_sound(self, found: dict[str, Any], plan: Plan) -> bool:
-        """Whether a container is what the plan asks for, and starting it will do."""
+    def _is_sound(self, plan: Plan) -> bool:
+        """Whether the container is what the plan asks for, and starting it will do."""
+        found = self._inspect(self._name)
         return (
-            found["Config"]["Labels"].get(DIGEST) == plan.digest
+            found is not None
+            and _follows(found, plan)
             and self._network in found["NetworkSettings"]["Networks"]
             and not found["State"]["Paused"]
         )
 
-    def _create(self, plan: Plan) -> None:
+    def _make(self, plan: Plan) -> None:
+        """Have the container be as the plan asks for, though not run yet."""
+        if self._is_sound(plan):
+            return
+        found = self._inspect(self._name)
+        if found and not _follows(found, plan):
+            self._succeed(plan)
+        else:
+            self._remove(self._name)
+            self._create(self._name, plan)
+
+    def _succeed(self, plan: Plan) -> None:
+        """Have the name be that of a new container, and the one before stopped as ``.old``."""
+        api = self._client.api
+        self._create(self._next, plan)
+        reach("proxy.created")
+        api.stop(self._name, timeout=STOP)
+        reach("proxy.stopped")
+        api.rename(self._name, self._old)
+        reach("proxy.renamed")
+        api.rename(self._next, self._name)
+        reach("proxy.succeeded")
+
+    def _put_back(self) -> None:
+        """Have the name be that of the container that was replaced."""
+        self._remove(self._name)
+        self._client.api.rename(self._old, self._name)
+
+    def _create(self, name: str, plan: Plan) -> None:
         api = self._client.api
         published = [
             *((inside, "tcp", address, port) for inside, address, port in plan.ports),
@@ -182,7 +266,7 @@ class ProxyContainer:
         api.create_container(
             plan.image,
             list(plan.arguments),
-            name=self._name,
+            name=name,
             labels={
                 NAMESPACE: self._namespace,
                 ROLE: "proxy",
@@ -202,7 +286,7 @@ class ProxyContainer:
             working_dir="/",
         )
         if plan.files:
-            api.put_archive(self._name, "/", _archive(plan.files))
+            api.put_archive(name, "/", _archive(plan.files))
 
     def _start(self, ports: Sequence[tuple[int, str, int]]) -> None:
         try:
@@ -227,15 +311,26 @@ class ProxyContainer:
         log(f"Building {tag} from {binary}")
         context = cast(IO[bytes], _proxy_context(binary))
         for message in self._client.api.build(
-            fileobj=context, custom_context=True, tag=tag, rm=True, decode=True, timeout=None
+            fileobj=context,
+            custom_context=True,
+            tag=tag,
+            labels={STANDS_FOR: wanted},
+            rm=True,
+            decode=True,
+            timeout=None,
         ):
             if "error" in message:
                 raise BuildFailed(f"the image of Traefik: {message['error']}")
         return tag
 
 
-def _exists(client: Client, image: str) -> bool:
-    return bool(client.api.images(image))
+def _follows(found: dict[str, Any], plan: Plan) -> bool:
+    """Whether a container was made by this plan."""
+    return bool(found["Config"]["Labels"].get(DIGEST) == plan.digest)
+
+
+def _exists(client: Client, image: str, label: str = "") -> bool:
+    return bool(client.api.images(image, filters={"label": label} if label else None))
 
 
 def _embedded_binary() -> Path | None:

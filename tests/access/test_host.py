@@ -285,6 +285,27 @@ def test_the_servers_own_name_and_ports() -> None:
             check(spec(publish), rules)
 
 
+@pytest.mark.parametrize("path", ["/api", "/api/x", "/dashboard", "/dashboard/x"])
+def test_the_dashboards_paths(path: str) -> None:
+    """Of the server's own name they are nobody's, also when the name is somebody's (T47)."""
+    rules = dataclasses.replace(
+        RULES,
+        domain="paas.test",
+        own_paths=("/api", "/dashboard"),
+        reserved={"paas.test": ("hello",)},
+    )
+
+    def wish(host: str, path: str) -> ServiceSpec:
+        return ServiceSpec(ServiceName("hello"), urls=(Url("http", host, path),))
+
+    with pytest.raises(HostRefused, match="belongs to the server's dashboard"):
+        check(wish("paas.test", path), rules)
+    check(wish("other.test", path), rules)
+    check(wish("paas.test", f"/x{path}"), rules)
+    check(wish("paas.test", path.replace("/", "/a", 1)), rules)
+    check(wish("paas.test", path), dataclasses.replace(rules, own_paths=()))
+
+
 def test_all_faults_at_once() -> None:
     """One line for people, one detail for each fault."""
     wishes = spec(Volume("/etc", "/a"), Volume("~/x", "/b"), Volume("/", "/c"), Publish(22, 22))

@@ -224,3 +224,21 @@ def test_a_wildcard_by_dns(new_paas: Callable[[], Paas], tmp_path: Path) -> None
         assert paas.get(f"https://other.{name}.test/").text == "hello\n"
         # The wildcard's certificate is for it, too.
         assert pebble.orders == issued
+
+
+def test_the_servers_own_name(new_paas: Callable[[], Paas], tmp_path: Path) -> None:
+    """With the dashboard it has a certificate, or doctor says why not, as of any host."""
+    paas = new_paas()
+    with certified(paas, tmp_path, dashboard="true") as pebble:
+        wait_until(lambda: is_certified(paas, pebble, paas.domain), "it has one", seconds=90)
+        assert secure_get(paas, pebble, paas.domain)[0] == 404
+        assert f"https://{paas.domain}" in paas.cli("server", "doctor").stdout
+        paas.stop()
+        config = paas.home / "config.toml"
+        config.write_text(config.read_text().replace(f'"{paas.domain}"', f'"{REFUSED}"'))
+        paas.start()
+        route = paas.home / "routes" / "_dashboard.yml"
+        wait_until(lambda: "certResolver" not in route.read_text(), "it is held back")
+        doctor = json.loads(paas.cli("server", "doctor", "--json").stdout)
+        wrong = {each["check"]: each["wrong"] for each in doctor}
+        assert "forbidden by policy" in wrong[f"https://{REFUSED}"]

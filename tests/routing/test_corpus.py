@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 import pytest
-from support.traefik import MARK, Answer, Router, run_traefik
+from support.traefik import MARK, Answer, Router, run_traefik, together
 
 from mypaas_git.directives.model import Redirect, ServiceSpec, Url
 from mypaas_git.directives.values import redirect, url
@@ -149,13 +149,8 @@ def moved(location: str) -> Answer:
 def router(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Router]:
     """A Traefik with all the services, each a route of its own as the server makes it."""
     with run_traefik(tmp_path_factory.mktemp("corpus")) as running:
-        http: dict[str, dict[str, Any]] = {}
-        for name in SERVICES:
-            for kind, things in route_of(running, name).items():
-                http.setdefault(kind, {}).update(things)
-        for kind, things in rules.shared(entry_of(running))["http"].items():
-            http.setdefault(kind, {}).update(things)
-        running.load({"http": http})
+        routes = (route_of(running, name) for name in SERVICES)
+        running.load(together(rules.shared(entry_of(running)), *routes))
         yield running
 
 
@@ -180,7 +175,7 @@ def route_of(router: Router, name: str) -> dict[str, Any]:
     for each in http["routers"].values():
         if each["service"] == name:
             each["middlewares"].append("mark." + name)
-    return http
+    return config
 
 
 def test_every_request_reaches_its_service(router: Router) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.traefik import run_traefik
+from support.traefik import run_traefik, together
 
 from mypaas_git.directives.model import ServiceSpec, Url
 from mypaas_git.names import ServiceName
@@ -37,9 +37,9 @@ def test_a_silent_replica_is_not_waited_for_long(
     monkeypatch.setattr(rules, "DIAL", "500ms")
     with silent_port() as port, run_traefik(tmp_path) as router:
         urls = (Url("http", "silent.test"),)
-        config = rules.route(ServiceSpec(ServiceName("silent"), urls, port=port), ["127.0.0.1"])
-        assert config is not None
-        router.load(config)
+        spec = ServiceSpec(ServiceName("silent"), urls, port=port)
+        route = rules.route(spec, ["127.0.0.1"])
+        router.load(together(rules.shared(rules.USUAL), route))
         began = time.monotonic()
         assert router.ask("http", "silent.test", "/").status == 504
         assert 1.5 <= time.monotonic() - began < 10

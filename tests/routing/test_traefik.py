@@ -13,7 +13,7 @@ from support import engine
 from support.apps import BASE, make_app, unique, web_dockerfile
 from support.net import wait_until
 from support.paas import Paas
-from support.traefik import run_traefik
+from support.traefik import run_traefik, together
 
 from mypaas_git.directives.model import ServiceSpec, Url
 from mypaas_git.errors import RouterDown, RouteRefused
@@ -65,13 +65,9 @@ def test_whatever_config_has_done_is_taken(tmp_path: Path) -> None:
     with run_traefik(tmp_path) as running:
         for compress, limit, proxies in itertools.product((True, False), (0, 9), (True, False)):
             entry = Entry(compress=compress, max_requests=limit, behind_proxies=proxies)
-            http = rules.shared(entry)["http"]
             spec = ServiceSpec(NAME, urls=SPEC.urls, port=running.backend, scale=1)
             route = rules.route(spec, ["127.0.0.1"], entry=entry)
-            assert route is not None
-            for section, things in route["http"].items():
-                http.setdefault(section, {}).update(things)
-            running.load({"http": http})
+            running.load(together(rules.shared(entry), route))
             wait_until(
                 lambda: running.ask("http", "routed.test", "/").status == 200, "it serves"
             )
@@ -127,8 +123,12 @@ def test_what_it_says_is_one_line(
 
 
 def test_a_traefik_that_ends(new_paas: Callable[[], Paas]) -> None:
-    """What it said last tells why, such as an argument that an older one does not know."""
+    """What it said last tells why, such as an argument that an older one does not know.
+
+    The first one, that is: for what becomes of a later one see runtime/test_proxy.py.
+    """
     paas, image = new_paas(), f"mypaas-test/{unique('proxy')}"
+    engine.docker("rm", "-f", f"{paas.namespace}-traefik")
     ends = f'FROM {BASE}\nENTRYPOINT ["sh", "-c", "echo no such flag; exit 1"]\n'
     engine.docker("build", "--tag", image, "-", stdin=ends.encode())
     try:

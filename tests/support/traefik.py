@@ -9,7 +9,7 @@ import json
 import ssl
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -134,6 +134,15 @@ class Router:
             except OSError:
                 return {}
         return {each["name"]: each for each in found if each["provider"] == "file"}
+
+
+def together(*configs: Mapping[str, Any] | None) -> dict[str, Any]:
+    """All routes as one configuration."""
+    http: dict[str, dict[str, Any]] = {}
+    for config in filter(None, configs):
+        for section, things in config["http"].items():
+            http.setdefault(section, {}).update(things)
+    return {"http": http}
 
 
 def binary() -> Path:
