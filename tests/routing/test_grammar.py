@@ -13,7 +13,7 @@ from urllib.parse import unquote
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from support.traefik import MARK, Router, run_traefik
+from support.traefik import MARK, Router, run_traefik, together
 
 from mypaas_git.directives.model import ServiceSpec, Url, wildcard_over
 from mypaas_git.directives.values import BadValue, url
@@ -75,7 +75,7 @@ def taken(texts: list[str]) -> dict[str, Url]:
 
 def load(router: Router, owned: dict[str, Url]) -> None:
     """Have Traefik serve the routes of all, marked with the name of the service."""
-    merged: dict[str, dict[str, object]] = {}
+    routes = []
     for name, each in owned.items():
         spec = ServiceSpec(ServiceName.parse(name), urls=(each,), port=router.backend)
         config = rules.route(spec, ["127.0.0.1"])
@@ -85,9 +85,8 @@ def load(router: Router, owned: dict[str, Url]) -> None:
             "headers": {"customRequestHeaders": {MARK: name}}
         }
         http["routers"][f"{name}.1"]["middlewares"].append(f"{name}.mark")
-        for kind, things in http.items():
-            merged.setdefault(kind, {}).update(things)
-    router.load({"http": merged})
+        routes.append(config)
+    router.load(together(rules.shared(rules.USUAL), *routes))
 
 
 def owner(owned: dict[str, Url], host: str, path: str) -> str:
