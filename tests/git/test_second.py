@@ -158,8 +158,12 @@ def take(
     *,
     helped: bool = True,
     many: int = 100,
+    pause: float = 0,
 ) -> Taken:
-    """Take a pack in within this process; ``trouble`` is made in the second one."""
+    """Take a pack in within this process, which pauses while the second one begins.
+
+    ``trouble`` is made in the second.
+    """
     taken = Taken()
 
     def within(read: Read, quarantine: Quarantine, limit: int) -> bytes | None:
@@ -175,7 +179,7 @@ def take(
             ingest(io.BytesIO(first).read, repository.objects, GIB)
         before = set((repository.objects / "pack").iterdir())
         opened = _descriptors()
-        with _watching(taken, trouble), patch("mypaas_git.git.incoming.MANY", many):
+        with _watching(taken, trouble, pause), patch("mypaas_git.git.incoming.MANY", many):
             try:
                 ingest(io.BytesIO(data).read, repository.objects, GIB, within)
             except GitRefused as error:
@@ -188,13 +192,14 @@ def take(
 
 
 @contextmanager
-def _watching(taken: Taken, trouble: _Trouble) -> Iterator[None]:
+def _watching(taken: Taken, trouble: _Trouble, pause: float) -> Iterator[None]:
     fork, report = os.fork, Second.report
     as_second, resolve = Incoming._as_second, Deltas.resolve
 
     def watch_fork() -> int:
         pid = fork()
         taken.forks += 1
+        time.sleep(pause if pid else 0)
         return pid
 
     def watch_report(self: Second) -> Any | None:
@@ -254,25 +259,31 @@ def _answer(
     connection.send(function(*arguments, **more))
 
 
-def both(root: Path, data: bytes, first: bytes = b"") -> tuple[Taken, Taken]:
-    """What becomes of a pack with a second process and without."""
-    return take(root, data, first=first), take(root, data, first=first, helped=False)
+def each_way(root: Path, data: bytes, first: bytes = b"") -> list[Taken]:
+    """What becomes of a pack when the second does most, when both do half, and without."""
+    return [
+        take(root, data, first=first, pause=0.1),
+        take(root, data, first=first),
+        take(root, data, first=first, helped=False),
+    ]
 
 
-def same(with_second: Taken, without: Taken) -> None:
-    assert with_second.forks == 1
-    assert without.forks == 0
-    assert with_second.outcome == without.outcome
-    assert with_second.left == without.left == []
+def same(*ways: Taken) -> Taken:
+    """What became of a pack in each way, the last of which was without a second process."""
+    without = ways[-1]
+    assert [taken.forks for taken in ways] == [1] * (len(ways) - 1) + [0]
+    for taken in ways:
+        assert taken.outcome == without.outcome
+        assert taken.left == []
+    return without
 
 
 def test_the_result_is_the_same(tmp_path: Path) -> None:
     """Pack and index are, to the byte; and nothing is left of the second process."""
     maker = history(12, 120)
-    with_second, without = alone(both, tmp_path, maker.pack())
-    same(with_second, without)
-    assert with_second.reports == 1
-    assert with_second.index
+    ways = alone(each_way, tmp_path, maker.pack())
+    assert same(*ways).index
+    assert [taken.reports for taken in ways] == [1, 1, 0]
     for path in tmp_path.glob("*.git"):
         assert git(path, "fsck", "--strict", "--full").returncode == 0
 
@@ -318,6 +329,14 @@ def _other_kind(maker: Maker, group: int) -> None:
         maker.delta(BLOB, text(group, 1), b"a lone file")
 
 
+def _other_kind_in_the_first_place(maker: Maker, group: int) -> None:
+    """What a whole object links to turns out to be something else."""
+    if group == 0:
+        maker.whole(TREE, packs.tree((b"40000", b"x", object_id(BLOB, b"a lone file"))))
+    if group == LAST:
+        maker.delta(BLOB, text(group, 1), b"a lone file")
+
+
 def _other_kind_later(maker: Maker, group: int) -> None:
     if group == LAST:
         _tree(maker, group, b"40000", b"x", object_id(BLOB, text(0, 2)))
@@ -356,6 +375,7 @@ def _many_faults(maker: Maker, group: int) -> None:
         (_missing, "is missing from the pack"),
         (_two_kinds, "is linked to as a blob and as something else"),
         (_other_kind, "is a blob where a tree must be"),
+        (_other_kind_in_the_first_place, "is a blob where a tree must be"),
         (_other_kind_later, "is a blob where a tree must be"),
         (_no_base, "neither in the pack nor here"),
         (_circle, "neither in the pack nor here"),
@@ -367,20 +387,19 @@ def test_a_fault_is_found_as_it_would_be(
     tmp_path: Path, fault: Callable[[Maker, int], None], why: str
 ) -> None:
     """The reason is the same, whichever of the two comes upon the fault, or neither."""
-    with_second, without = alone(both, tmp_path, history(GROUPS, 20, fault).pack())
-    same(with_second, without)
-    assert re.search(why, with_second.refused)
-    assert not with_second.index
+    taken = same(*alone(each_way, tmp_path, history(GROUPS, 20, fault).pack()))
+    assert re.search(why, taken.refused)
+    assert not taken.index
 
 
-def _both_with_a_collision(root: Path, data: bytes, first: bytes, id_: bytes) -> Any:
+def _with_a_collision(root: Path, data: bytes, first: bytes, id_: bytes) -> Any:
     contents = Stored.contents
     with patch.object(
         Stored,
         "contents",
         lambda self, each: Contents.of(b"x") if each == id_ else contents(self, each),
     ):
-        return both(root, data, first)
+        return each_way(root, data, first)
 
 
 @pytest.mark.parametrize("group", [0, LAST])
@@ -388,15 +407,10 @@ def test_objects_that_are_here_are_compared(tmp_path: Path, group: int) -> None:
     """What is here already may come again, and nothing that poses as it, in either process."""
     data = history(GROUPS, 20).pack()
     again = packs.pack(*(entry(BLOB, text(each, 5)) for each in (0, LAST)))
-    with_second, without = alone(both, tmp_path, data, again)
-    same(with_second, without)
-    assert with_second.index
+    assert same(*alone(each_way, tmp_path, data, again)).index
     id_ = object_id(BLOB, text(group, 5))
-    with_second, without = alone(_both_with_a_collision, tmp_path, data, again, id_)
-    same(with_second, without)
-    assert (
-        with_second.refused == f"{id_.hex()} is not the object of that id that is here already"
-    )
+    taken = same(*alone(_with_a_collision, tmp_path, data, again, id_))
+    assert taken.refused == f"{id_.hex()} is not the object of that id that is here already"
 
 
 def test_a_thin_pack(tmp_path: Path) -> None:
@@ -407,9 +421,7 @@ def test_a_thin_pack(tmp_path: Path) -> None:
         maker.delta(BLOB, b"%d was not" % group, b"%d was not either" % group, by_id=True)
 
     here = packs.pack(*(entry(BLOB, b"%d is here" % group) for group in range(GROUPS)))
-    with_second, without = alone(both, tmp_path, history(GROUPS, 20, thin).pack(), here)
-    same(with_second, without)
-    assert with_second.index
+    assert same(*alone(each_way, tmp_path, history(GROUPS, 20, thin).pack(), here)).index
 
 
 # What may become of a second process.
@@ -459,18 +471,22 @@ def test_a_second_process_that_fails(tmp_path: Path, trouble: Callable[[], None]
 
 
 def _without_memory(root: Path, data: bytes) -> tuple[Taken, Taken]:
-    """Have the first process run out of memory as long as there are two."""
-    resolve, first, count = Deltas.resolve, os.getpid(), 0
+    """Have the first process run out of memory when it has done all by itself."""
+    resolve, failed = Deltas.resolve, False
 
     def limited(self: Deltas, *arguments: Any) -> None:
-        nonlocal count
-        count += os.getpid() == first
+        nonlocal failed
         resolve(self, *arguments)
-        if count == 2:
+        if not failed and not len(self):
+            failed = True
             raise MemoryError
 
-    with patch.object(Deltas, "resolve", limited):
+    with (
+        patch.object(Deltas, "resolve", limited),
+        patch.object(Incoming, "_as_second", lambda *_: ({}, {}, set())),
+    ):
         with_second = take(root, data)
+        assert with_second.reports == 0
     return with_second, take(root, data, helped=False)
 
 
@@ -480,11 +496,7 @@ def test_a_first_process_that_needs_more_memory(
 ) -> None:
     """It does everything anew with what both had, and forgets no link of what it had seen."""
     data = history(GROUPS, 20, fault).pack()
-    with_second, without = alone(_without_memory, tmp_path, data)
-    assert with_second.outcome == without.outcome
-    assert with_second.forks == 1
-    assert with_second.left == []
-    assert re.search(why, with_second.refused)
+    assert re.search(why, same(*alone(_without_memory, tmp_path, data)).refused)
 
 
 def _not_forked(root: Path, data: bytes) -> list[Taken]:
