@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from pathlib import Path
 from typing import Protocol
@@ -52,10 +52,27 @@ class Deltas:
             self._room -= len(entry.data) + OVERHEAD
             self._deltas[entry.offset] = entry.data
 
+    def __len__(self) -> int:
+        """How many deltas wait."""
+        return sum(map(len, self._waiting.values()))
+
     @property
-    def are_left(self) -> bool:
-        """Whether any delta waits."""
-        return bool(self._waiting)
+    def waiting(self) -> dict[int | bytes, list[int]]:
+        """What waits, to be put back should it all have to be resolved again."""
+        return self._waiting.copy()
+
+    @waiting.setter
+    def waiting(self, waiting: dict[int | bytes, list[int]]) -> None:
+        self._waiting = waiting
+
+    def hold(self, held: int) -> None:
+        """From now on, have at most so many bytes of bases wait in memory."""
+        self._shelf.hold(held)
+
+    def forget(self, bases: Iterable[int | bytes]) -> None:
+        """Another has resolved what waits for these, by offset or raw id."""
+        for base in self._waiting.keys() & bases:
+            del self._waiting[base]
 
     def wanted(self, offset: int, id_: bytes) -> bool:
         """Whether deltas wait for the object at ``offset``."""
@@ -178,6 +195,9 @@ class _Shelf:
         self._held = held
         self._bases: OrderedDict[_Base, None] = OrderedDict()
         self._memory = self._files = 0
+
+    def hold(self, held: int) -> None:
+        self._held = held
 
     def put(self, base: _Base, contents: Contents) -> None:
         base.kept = contents

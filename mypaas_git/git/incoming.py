@@ -7,14 +7,15 @@ store.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 from typing import BinaryIO
 
-from mypaas_git.errors import PackRefused
-from mypaas_git.git.check import BLOB, NAMES, TREE, Seen, check_entries, check_object
+from mypaas_git.errors import GitRefused, PackRefused
+from mypaas_git.git.check import BLOB, NAMES, TREE, Checked, Seen, check_entries, check_object
 from mypaas_git.git.contents import Contents
 from mypaas_git.git.deltas import Deltas
 from mypaas_git.git.dotfiles import MAX_FILE, check_dotfile, too_long
@@ -22,9 +23,17 @@ from mypaas_git.git.limits import MAX_PARSED, MIB, Limits
 from mypaas_git.git.packfile import PackFile
 from mypaas_git.git.packindex import write_index
 from mypaas_git.git.packstream import Entry
+from mypaas_git.git.second import Second, Shares, can_help
 from mypaas_git.git.stored import Stored
 from mypaas_git.git.thin import append
 from mypaas_git.git.trees import Trees
+
+MANY = 5000
+"""Deltas that are worth a second process."""
+
+_Dotfile = tuple[bytes, bytes]
+_Report = tuple[dict[bytes, int], dict[bytes, int], set[_Dotfile]]
+"""What a second process has found: objects, links and dotfiles, as in :class:`Incoming`."""
 
 
 class Incoming:
@@ -35,16 +44,14 @@ class Incoming:
 
     def __init__(self, stored: Stored, limits: Limits, scratch: Path) -> None:
         self._stored = stored
+        self._limits = limits
         self._scratch = scratch
         # By raw id: offset, crc and kind of an object in one number; of what is linked to
         # and was not seen yet, the kind that it has to be.
         self._objects: dict[bytes, int] = {}
         self._links: dict[bytes, int] = {}
-        self._dotfiles: set[tuple[bytes, bytes]] = set()
-        seen = Seen()
-        self._trees = Trees(
-            partial(check_object, TREE, seen=seen), partial(check_entries, seen=seen)
-        )
+        self._dotfiles: set[_Dotfile] = set()
+        self._trees = _new_trees()
         self._deltas = Deltas(self._add, limits.held, scratch)
         # What was lent from outside; and of what came in nevertheless, whose loan that took.
         self._borrowed: set[bytes] = set()
@@ -68,11 +75,10 @@ class Incoming:
             chunks = pack.chunks(head)
             with closing(Contents.gather(chunks, head.size, self._scratch)) as contents:
                 self._compare(BLOB, id_, contents)
-        for id_ in list(self._objects):
-            if not self._deltas.are_left:
-                break
-            place = self._objects[id_]
-            self._deltas.resolve(pack, _kind(place), id_, _offset(place))
+        bases = self._bases()
+        if self._limits.helped and len(bases) > 1 and len(self._deltas) >= MANY and can_help():
+            self._resolve_by_two(pack, bases)
+        self._resolve(pack, bases)
         self._deltas.resolve_thin(pack, self._borrow)
         self._refuse_circles()
 
@@ -116,15 +122,68 @@ class Incoming:
         places = [self._objects[id_] for id_ in ids]
         write_index(file, ids, list(map(_offset, places)), list(map(_crc, places)), checksum)
 
+    def _bases(self) -> list[tuple[bytes, int]]:
+        """The whole objects that deltas wait for."""
+        if not len(self._deltas):
+            return []
+        wanted = self._deltas.wanted
+        return [each for each in self._objects.items() if wanted(_offset(each[1]), each[0])]
+
+    def _resolve(self, pack: PackFile, bases: Iterable[tuple[bytes, int]]) -> None:
+        for id_, place in bases:
+            self._deltas.resolve(pack, _kind(place), id_, _offset(place))
+
+    def _resolve_by_two(self, pack: PackFile, bases: list[tuple[bytes, int]]) -> None:
+        """Resolve what waits for ``bases``, half of it in a second process.
+
+        When that ends early, its part is left. When there is a fault or too little memory,
+        everything is as it was before: one process alone is to find out, as it always would.
+        """
+        before = self._objects.copy(), self._links.copy(), self._dotfiles.copy()
+        waiting = self._deltas.waiting
+        self._deltas.hold(self._limits.held // 2)
+        try:
+            with (
+                closing(Shares(bases)) as shares,
+                Second(partial(self._as_second, pack, shares), self._scratch) as second,
+            ):
+                self._resolve(pack, shares)
+                report = second.report()
+            if report is not None:
+                self._merge(*report)
+                self._deltas.forget(chain.from_iterable((i, _offset(p)) for i, p in bases))
+        except (GitRefused, MemoryError):
+            self._objects, self._links, self._dotfiles = before
+            self._deltas.waiting = waiting
+            # They are told of once, and that was undone.
+            self._trees = _new_trees()
+        self._deltas.hold(self._limits.held)
+
+    def _as_second(self, pack: PackFile, shares: Shares[tuple[bytes, int]]) -> _Report:
+        """Resolve a part of the deltas, and tell what came of it."""
+        self._stored.reopen()
+        self._links, self._dotfiles = {}, set()
+        count = len(self._objects)
+        self._resolve(pack, shares)
+        return dict(islice(self._objects.items(), count, None)), self._links, self._dotfiles
+
+    def _merge(
+        self, objects: dict[bytes, int], links: dict[bytes, int], dotfiles: set[_Dotfile]
+    ) -> None:
+        """Take over what the second process has found and checked."""
+        for id_, place in objects.items():
+            self._note(id_, place)
+        for target, wanted in links.items():
+            self._link(target, wanted)
+        self._dotfiles |= dotfiles
+        self._deltas.forget(chain.from_iterable((i, _offset(p)) for i, p in objects.items()))
+
     def _add(
         self, kind: int, id_: bytes, offset: int, crc: int, contents: Contents | None
     ) -> None:
-        if id_ in self._objects:
-            raise PackRefused(f"the object {id_.hex()} is in the pack twice")
-        self._objects[id_] = _place(offset, crc, kind)
+        self._note(id_, _place(offset, crc, kind))
         if id_ in self._borrowed:
             self._lenders[id_] = self._lender
-        _expect(id_, self._links.pop(id_, kind), kind)
         if id_ in self._stored:
             if contents is None:
                 self._known.append(id_)
@@ -132,6 +191,14 @@ class Incoming:
                 self._compare(kind, id_, contents)
         if kind != BLOB and contents is not None:
             self._check(kind, id_, contents)
+
+    def _note(self, id_: bytes, place: int) -> None:
+        if id_ in self._objects:
+            raise PackRefused(f"the object {id_.hex()} is in the pack twice")
+        self._objects[id_] = place
+        wanted = self._links.pop(id_, None)
+        if wanted is not None:
+            _expect(id_, wanted, _kind(place))
 
     def _check(self, kind: int, id_: bytes, contents: Contents) -> None:
         if contents.size > MAX_PARSED:
@@ -142,13 +209,16 @@ class Incoming:
         checked = check(id_, contents.whole())
         self._dotfiles.update(checked.dotfiles)
         for target, wanted in checked.links:
-            place = self._objects.get(target)
-            if place is not None:
-                _expect(target, wanted, _kind(place))
-            elif self._links.setdefault(target, wanted) != wanted:
-                raise PackRefused(
-                    f"{target.hex()} is linked to as a {NAMES[wanted]} and as something else"
-                )
+            self._link(target, wanted)
+
+    def _link(self, target: bytes, wanted: int) -> None:
+        place = self._objects.get(target)
+        if place is not None:
+            _expect(target, wanted, _kind(place))
+        elif self._links.setdefault(target, wanted) != wanted:
+            raise PackRefused(
+                f"{target.hex()} is linked to as a {NAMES[wanted]} and as something else"
+            )
 
     def _compare(self, kind: int, id_: bytes, contents: Contents) -> None:
         """SHA-1 can be made to collide: an object is not taken for one that it poses as."""
@@ -176,6 +246,11 @@ class Incoming:
                 seen.add(id_)
             if id_:
                 raise PackRefused(f"the delta {id_.hex()} of the pack is based on itself")
+
+
+def _new_trees() -> Trees[bytes, Checked]:
+    seen = Seen()
+    return Trees(partial(check_object, TREE, seen=seen), partial(check_entries, seen=seen))
 
 
 def _expect(id_: bytes, wanted: int, actual: int) -> None:

@@ -6,7 +6,9 @@ cannot unfold to gigabytes.
 
 from __future__ import annotations
 
+import resource
 from dataclasses import dataclass
+from pathlib import Path
 
 from mypaas_git.errors import PackRefused
 
@@ -35,7 +37,8 @@ class Limits:
 
     Of the latter as many more are let through as deflate can make of the pack, ``ratio``
     times its length. ``held`` is in bytes of bases that wait in memory for their deltas,
-    ``base`` in bytes of one that is here already. What goes beyond is a ``fault``.
+    ``base`` in bytes of one that is here already. What goes beyond is a ``fault``. ``helped``
+    may only be who has a single thread: a large pack is shared with a second process.
     """
 
     received: int
@@ -45,6 +48,7 @@ class Limits:
     held: int = 48 * MIB
     base: int = MAX_OBJECT
     fault: type[PackBroken] = PackBroken
+    helped: bool = False
 
 
 SMALL = Limits(
@@ -56,3 +60,9 @@ SMALL = Limits(
     base=4 * MIB,
     fault=Outgrown,
 )
+
+
+def size_now() -> int:
+    """Bytes of the address space that this process takes."""
+    pages = Path("/proc/self/statm").read_text("ascii").split()[0]
+    return int(pages) * resource.getpagesize()

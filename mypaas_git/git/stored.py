@@ -83,6 +83,14 @@ class Stored:
         for pack in self._packs.values():
             pack.close()
 
+    def reopen(self) -> None:
+        """Share no place in a file with the process that this one was forked from.
+
+        Of a pack that is open already, each reads where it wants.
+        """
+        others = self._directories[1:]
+        self._store = DiskObjectStore(self._store.path, alternates=others)
+
     def refresh(self) -> None:
         """Look for what came since; the directories are not read each time."""
         for directory in self._directories:

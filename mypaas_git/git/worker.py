@@ -26,7 +26,7 @@ from typing import Any
 
 from mypaas_git.errors import GitRefused, PackRefused
 from mypaas_git.git.ingest import Quarantine, Read, indexes_size, take_within, told_of_full_disk
-from mypaas_git.git.limits import MAX_OBJECT, MIB, Limits, PackBroken
+from mypaas_git.git.limits import MAX_OBJECT, MIB, Limits, PackBroken, size_now
 
 ASK, VERDICT = b"R", b"V"
 LENGTH = 4
@@ -58,6 +58,7 @@ def serve(control: socket.socket) -> None:
 
 
 def _carry_out(job: dict[str, Any], connection: socket.socket) -> None:
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # a second process is waited for
     quarantine = Quarantine(Path(job["path"]), Path(job["objects"]))
     try:
         _restrict(quarantine, job)
@@ -72,7 +73,8 @@ def _carry_out(job: dict[str, Any], connection: socket.socket) -> None:
 def _take(read: Read, quarantine: Quarantine, job: dict[str, Any]) -> dict[str, Any]:
     try:
         with told_of_full_disk():
-            checksum = take_within(read, quarantine, Limits(received=job["limit"]))
+            limits = Limits(received=job["limit"], helped=True)
+            checksum = take_within(read, quarantine, limits)
         return {"checksum": checksum and checksum.hex()}
     except GitRefused as error:
         broken = isinstance(error, PackBroken)
@@ -92,7 +94,7 @@ def _restrict(quarantine: Quarantine, job: dict[str, Any]) -> None:
         raise Overtaxed
 
     signal.signal(signal.SIGXCPU, overtaxed)
-    room = _size_now() + indexes_size(quarantine.objects) + job["memory"]
+    room = size_now() + indexes_size(quarantine.objects) + job["memory"]
     # Of a pack there is one copy, and large objects are unfolded one by one.
     longest = job["limit"] + 2 * MAX_OBJECT
     for what, most in (
@@ -102,11 +104,6 @@ def _restrict(quarantine: Quarantine, job: dict[str, Any]) -> None:
     ):
         resource.setrlimit(what, (most, most))
     resource.setrlimit(resource.RLIMIT_CPU, (job["seconds"], job["seconds"] + 10))
-
-
-def _size_now() -> int:
-    pages = Path("/proc/self/statm").read_text().split()[0]
-    return int(pages) * resource.getpagesize()
 
 
 class _Feed:
