@@ -21,8 +21,10 @@ from mypaas_git.cli.context import release_detail
 from mypaas_git.cli.tree import run_remote
 from mypaas_git.deploy.keeper import Keeper
 from mypaas_git.errors import (
+    BuildFailed,
     MypaasError,
     PlanOnly,
+    PortInUse,
     RouterDown,
     ServerRunning,
     ServiceBusy,
@@ -38,6 +40,7 @@ from mypaas_git.ledger.model import Release, Wanted
 from mypaas_git.names import ServiceName
 from mypaas_git.operations import settle
 from mypaas_git.progress import Progress, clean
+from mypaas_git.routing.proxy import ProxyPlan
 from mypaas_git.ssh.hostkeys import ensure_host_keys
 from mypaas_git.ssh.listener import Listener
 from mypaas_git.ssh.session import GitVerb
@@ -351,21 +354,21 @@ def start_proxy(app: App, report: Callable[[str], None]) -> str:
     app.router.guard_api(app.runtime.gateways())
     if app.settings.http.access_log:
         app.access_log.make()
+    plan = None
     try:
         image = app.proxy.ensure_image(app.settings.docker.traefik_image, report)
-        app.proxy.ensure(app.proxy_plan(image), lambda: _await_answer(app))
-    except ServerRunning:
-        raise
-    except MypaasError as error:
-        return _go_back(app, error)
+        plan = app.proxy_plan(image)
+        app.proxy.ensure(plan, lambda: _await_answer(app))
+    except (BuildFailed, PortInUse, RouterDown) as error:
+        return _go_back(app, plan, error)
     app.home.proxy_fault.unlink(missing_ok=True)
     return ""
 
 
-def _go_back(app: App, error: MypaasError) -> str:
-    """Have Traefik run as it did before ``error``, which is raised if it cannot."""
+def _go_back(app: App, plan: ProxyPlan | None, error: MypaasError) -> str:
+    """Have Traefik run as it did before ``plan`` was tried; if it cannot, raise ``error``."""
     try:
-        app.proxy.go_back()
+        app.proxy.go_back(plan)
         _await_answer(app)
     except MypaasError:
         raise error from None

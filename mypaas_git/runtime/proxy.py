@@ -134,7 +134,8 @@ class ProxyContainer:
                 self._put_back()
             if plan.digest in self._refused and self._inspect(self._name):
                 raise self._refused[plan.digest]
-            self._make(plan)
+            if not self._is_sound(plan):
+                self._make(plan)
             try:
                 self._start(plan.ports)
                 answers()
@@ -145,11 +146,17 @@ class ProxyContainer:
             reach("proxy.answers")
             self._remove(self._old)
 
-    def go_back(self) -> None:
-        """Start what there was before :meth:`ensure` failed. Raises RouterDown or PortInUse."""
+    def go_back(self, plan: Plan | None) -> None:
+        """Start what there was before ``plan`` was tried, or before there was any.
+
+        Raises RouterDown, also when there was nothing, or PortInUse.
+        """
         with engine_errors():
             if self._inspect(self._old):
                 self._put_back()
+            found = self._inspect(self._name)
+            if found is None or (plan and _follows(found, plan)):
+                raise RouterDown("there was no other Traefik before")
             self._start(())
 
     def check_home(self) -> None:
@@ -223,25 +230,18 @@ class ProxyContainer:
         )
 
     def _make(self, plan: Plan) -> None:
-        """Have the container be as the plan asks for, though not run yet."""
-        if self._is_sound(plan):
-            return
+        """Have the name be that of a container by ``plan``, and one by another be ``.old``."""
+        api = self._client.api
+        self._create(plan)
+        reach("proxy.created")
         found = self._inspect(self._name)
         if found and not _follows(found, plan):
-            self._succeed(plan)
+            api.stop(self._name, timeout=STOP)
+            reach("proxy.stopped")
+            api.rename(self._name, self._old)
+            reach("proxy.renamed")
         else:
             self._remove(self._name)
-            self._create(self._name, plan)
-
-    def _succeed(self, plan: Plan) -> None:
-        """Have the name be that of a new container, and the one before stopped as ``.old``."""
-        api = self._client.api
-        self._create(self._next, plan)
-        reach("proxy.created")
-        api.stop(self._name, timeout=STOP)
-        reach("proxy.stopped")
-        api.rename(self._name, self._old)
-        reach("proxy.renamed")
         api.rename(self._next, self._name)
         reach("proxy.succeeded")
 
@@ -250,7 +250,14 @@ class ProxyContainer:
         self._remove(self._name)
         self._client.api.rename(self._old, self._name)
 
-    def _create(self, name: str, plan: Plan) -> None:
+    def _create(self, plan: Plan) -> None:
+        """Make a container beside the one that may have the name."""
+        try:
+            self._create_next(plan)
+        except APIError as error:
+            raise RouterDown(f"Traefik cannot be set up: {explanation(error)}") from error
+
+    def _create_next(self, plan: Plan) -> None:
         api = self._client.api
         published = [
             *((inside, "tcp", address, port) for inside, address, port in plan.ports),
@@ -266,7 +273,7 @@ class ProxyContainer:
         api.create_container(
             plan.image,
             list(plan.arguments),
-            name=name,
+            name=self._next,
             labels={
                 NAMESPACE: self._namespace,
                 ROLE: "proxy",
@@ -286,7 +293,7 @@ class ProxyContainer:
             working_dir="/",
         )
         if plan.files:
-            api.put_archive(name, "/", _archive(plan.files))
+            api.put_archive(self._next, "/", _archive(plan.files))
 
     def _start(self, ports: Sequence[tuple[int, str, int]]) -> None:
         try:

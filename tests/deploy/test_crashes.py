@@ -36,7 +36,8 @@ OF_A_SHELL = ("build.built", "create.created", "switch.confirmed", "ledger.live"
 PUSHED = [
     point
     for point in POINTS
-    if point not in OF_A_REMOVAL and not point.startswith("proxy.")  # test_proxy.py has those
+    if point not in OF_A_REMOVAL
+    and not point.startswith("proxy.")  # test_replacement.py has those
 ]
 LIVE = POINTS.index("ledger.live")
 """From this one on it is the new release that is live."""

@@ -125,7 +125,7 @@ def test_what_it_says_is_one_line(
 def test_a_traefik_that_ends(new_paas: Callable[[], Paas]) -> None:
     """What it said last tells why, such as an argument that an older one does not know.
 
-    The first one, that is: for what becomes of a later one see runtime/test_proxy.py.
+    The first one, that is: for what becomes of a later one see runtime/test_replacement.py.
     """
     paas, image = new_paas(), f"mypaas-test/{unique('proxy')}"
     engine.docker("rm", "-f", f"{paas.namespace}-traefik")

@@ -138,6 +138,21 @@ def test_ports_of_somebody_else(serving: tuple[Paas, str]) -> None:
     assert serves(paas, name)
 
 
+def test_one_that_cannot_be_made(serving: tuple[Paas, str]) -> None:
+    """A file that it needs is missing: the one before is not even stopped."""
+    paas, name = serving
+    began = engine.inspect(proxy_of(paas))["State"]["StartedAt"]
+    config = paas.home / "config.toml"
+    config.write_text(config.read_text().replace('email = ""', 'email = "a@b.test"'))
+    paas.configure("acme_ca", '"/nowhere.pem"')
+    paas.start()
+    assert "Traefik cannot be set up: " in paas.log()
+    assert "/nowhere.pem" in paas.log()
+    assert proxies(paas) == {proxy_of(paas): True}
+    assert engine.inspect(proxy_of(paas))["State"]["StartedAt"] == began
+    assert serves(paas, name)
+
+
 @pytest.mark.parametrize("point", WAYS)
 def test_killed_on_the_way(serving: tuple[Paas, str], point: str) -> None:
     """The next start replaces it, or has the one before go on, whatever was done by then."""
