@@ -45,7 +45,7 @@ def take(repository: Repository, data: bytes, limit: int = GIB) -> None:
 def untouched(repository: Repository) -> None:
     """Fail if anything of a refused pack was left."""
     objects = Path(os.fspath(repository.store.path))
-    assert sorted(path.name for path in objects.rglob("*")) == ["info", "pack"]
+    assert sorted(path.name for path in objects.rglob("*")) == ["pack"]
 
 
 def refused(repository: Repository, data: bytes, why: str) -> None:

@@ -124,7 +124,7 @@ def noise_pack(size: int) -> bytes:
 
 
 def untouched(repository: Repository) -> None:
-    assert sorted(path.name for path in repository.objects.rglob("*")) == ["info", "pack"]
+    assert sorted(path.name for path in repository.objects.rglob("*")) == ["pack"]
 
 
 def test_small_packs_stay_here(workers: Workers, repository: Repository) -> None:
