@@ -79,7 +79,7 @@ class Incoming:
             with closing(Contents.gather(chunks, head.size, self._scratch)) as contents:
                 self._compare(BLOB, id_, contents)
         bases = self._bases()
-        if self._limits.helped and len(bases) > 1 and len(self._deltas) >= MANY and can_help():
+        if len(bases) > 1 and len(self._deltas) >= MANY and self._is_helped():
             self._resolve_by_two(pack, bases)
         self._resolve(pack, bases)
         self._deltas.resolve_thin(pack, self._borrow)
@@ -124,6 +124,9 @@ class Incoming:
         ids = sorted(self._objects)
         places = [self._objects[id_] for id_ in ids]
         write_index(file, ids, list(map(_offset, places)), list(map(_crc, places)), checksum)
+
+    def _is_helped(self) -> bool:
+        return self._limits.helped is not None and can_help() and self._limits.helped()
 
     def _bases(self) -> list[tuple[bytes, int]]:
         """The whole objects that deltas wait for."""
