@@ -65,8 +65,11 @@ class Incoming:
         if entry.id is None:
             self._deltas.add(entry)
             return
+        self._note(entry.id, _place(entry.offset, entry.crc, entry.kind))
+        if entry.kind == BLOB and entry.id not in self._stored:
+            return  # as most are
         contents = None if entry.data is None else Contents.of(entry.data)
-        self._add(entry.kind, entry.id, entry.offset, entry.crc, contents)
+        self._judge(entry.kind, entry.id, contents)
 
     def resolve(self, pack: PackFile) -> None:
         """Find out what the deltas are, and whether any object poses as another."""
@@ -76,7 +79,7 @@ class Incoming:
             with closing(Contents.gather(chunks, head.size, self._scratch)) as contents:
                 self._compare(BLOB, id_, contents)
         bases = self._bases()
-        if self._limits.helped and len(bases) > 1 and len(self._deltas) >= MANY and can_help():
+        if len(bases) > 1 and len(self._deltas) >= MANY and self._is_helped():
             self._resolve_by_two(pack, bases)
         self._resolve(pack, bases)
         self._deltas.resolve_thin(pack, self._borrow)
@@ -121,6 +124,9 @@ class Incoming:
         ids = sorted(self._objects)
         places = [self._objects[id_] for id_ in ids]
         write_index(file, ids, list(map(_offset, places)), list(map(_crc, places)), checksum)
+
+    def _is_helped(self) -> bool:
+        return self._limits.helped is not None and can_help() and self._limits.helped()
 
     def _bases(self) -> list[tuple[bytes, int]]:
         """The whole objects that deltas wait for."""
@@ -178,12 +184,14 @@ class Incoming:
         self._dotfiles |= dotfiles
         self._deltas.forget(chain.from_iterable((i, _offset(p)) for i, p in objects.items()))
 
-    def _add(
-        self, kind: int, id_: bytes, offset: int, crc: int, contents: Contents | None
-    ) -> None:
+    def _add(self, kind: int, id_: bytes, offset: int, crc: int, contents: Contents) -> None:
+        """Note what a delta makes."""
         self._note(id_, _place(offset, crc, kind))
         if id_ in self._borrowed:
             self._lenders[id_] = self._lender
+        self._judge(kind, id_, contents)
+
+    def _judge(self, kind: int, id_: bytes, contents: Contents | None) -> None:
         if id_ in self._stored:
             if contents is None:
                 self._known.append(id_)

@@ -7,6 +7,7 @@ cannot unfold to gigabytes.
 from __future__ import annotations
 
 import resource
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,7 +39,8 @@ class Limits:
     Of the latter as many more are let through as deflate can make of the pack, ``ratio``
     times its length. ``held`` is in bytes of bases that wait in memory for their deltas,
     ``base`` in bytes of one that is here already. What goes beyond is a ``fault``. ``helped``
-    may only be who has a single thread: a large pack is shared with a second process.
+    says whether a large pack may be shared with a second process, which only who has a single
+    thread may start.
     """
 
     received: int
@@ -48,7 +50,7 @@ class Limits:
     held: int = 48 * MIB
     base: int = MAX_OBJECT
     fault: type[PackBroken] = PackBroken
-    helped: bool = False
+    helped: Callable[[], bool] | None = None
 
 
 SMALL = Limits(

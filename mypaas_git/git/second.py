@@ -105,7 +105,7 @@ class Second:
         if not self._wait():
             return None
         self._file.seek(0)
-        return marshal.load(self._file)  # noqa: S302 - this very code wrote it
+        return marshal.loads(self._file.read())  # noqa: S302 - this very code wrote it
 
     def _wait(self) -> bool:
         """Wait for the second to end, and say whether it has done its work."""
@@ -131,7 +131,7 @@ class Second:
             _end_with(first)
             if seconds is not None:
                 resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
-            marshal.dump(self._work(), self._file)
+            self._file.write(marshal.dumps(self._work()))
             self._file.flush()
             status = 0
         finally:

@@ -12,6 +12,7 @@ and the verdict, as JSON.
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import json
 import os
@@ -32,6 +33,27 @@ ASK, VERDICT = b"R", b"V"
 LENGTH = 4
 
 
+class _Processors:
+    """Which of the processors have something to do for a pack.
+
+    A process takes one by a lock, which the kernel takes back when the process ends.
+    """
+
+    def __init__(self) -> None:
+        self._file = os.memfd_create("processors")
+        self._left = set(range(len(os.sched_getaffinity(0))))
+
+    def take(self) -> bool:
+        """Take one more; whether there was one."""
+        for number in sorted(self._left):
+            # All processes share the place in the file, so it cannot be what is locked from.
+            with suppress(OSError):
+                fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, number)
+                self._left.remove(number)
+                return True
+        return False
+
+
 class Overtaxed(BaseException):
     """The processor time is used up."""
 
@@ -39,6 +61,7 @@ class Overtaxed(BaseException):
 def serve(control: socket.socket) -> None:
     """Fork a child for every job, until the server is gone."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them
+    processors = _Processors()
     gc.collect()
     gc.freeze()  # what children only read stays shared
     while True:
@@ -50,19 +73,20 @@ def serve(control: socket.socket) -> None:
             status = 1
             try:
                 with socket.socket(fileno=descriptors[0]) as connection:
-                    _carry_out(json.loads(message), connection)
+                    _carry_out(json.loads(message), connection, processors)
                 status = 0
             finally:
                 os._exit(status)
         os.close(descriptors[0])
 
 
-def _carry_out(job: dict[str, Any], connection: socket.socket) -> None:
+def _carry_out(job: dict[str, Any], connection: socket.socket, processors: _Processors) -> None:
+    processors.take()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # a second process is waited for
     quarantine = Quarantine(Path(job["path"]), Path(job["objects"]))
     try:
         _restrict(quarantine, job)
-        verdict = _take(_Feed(connection).read, quarantine, job)
+        verdict = _take(_Feed(connection).read, quarantine, job, processors)
     except Exception:  # noqa: BLE001 - the server logs it and tells the pusher
         verdict = {"crash": traceback.format_exc()}
     with suppress(OSError):  # the server may be gone
@@ -70,10 +94,12 @@ def _carry_out(job: dict[str, Any], connection: socket.socket) -> None:
         connection.sendall(VERDICT + len(data).to_bytes(LENGTH, "big") + data)
 
 
-def _take(read: Read, quarantine: Quarantine, job: dict[str, Any]) -> dict[str, Any]:
+def _take(
+    read: Read, quarantine: Quarantine, job: dict[str, Any], processors: _Processors
+) -> dict[str, Any]:
     try:
         with told_of_full_disk():
-            limits = Limits(received=job["limit"], helped=True)
+            limits = Limits(received=job["limit"], helped=processors.take)
             checksum = take_within(read, quarantine, limits)
         return {"checksum": checksum and checksum.hex()}
     except GitRefused as error:

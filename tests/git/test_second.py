@@ -32,7 +32,7 @@ from mypaas_git.git.deltas import Deltas
 from mypaas_git.git.incoming import MANY, Incoming
 from mypaas_git.git.ingest import Quarantine, Read, ingest, take_within
 from mypaas_git.git.limits import Limits, size_now
-from mypaas_git.git.repository import Repositories
+from mypaas_git.git.repository import Repositories, Repository
 from mypaas_git.git.second import Second
 from mypaas_git.git.stored import Stored
 from mypaas_git.git.workers import Workers
@@ -168,7 +168,11 @@ def take(
 
     def within(read: Read, quarantine: Quarantine, limit: int) -> bytes | None:
         try:
-            return take_within(read, quarantine, Limits(received=limit, helped=helped))
+            return take_within(
+                read,
+                quarantine,
+                Limits(received=limit, helped=(lambda: True) if helped else None),
+            )
         finally:
             own = {quarantine.path / "pack", quarantine.pack, quarantine.index}
             taken.left = [str(each) for each in set(quarantine.path.rglob("*")) - own]
@@ -520,7 +524,7 @@ def test_one_process_is_enough(tmp_path: Path) -> None:
         assert taken.forks == 0
         assert taken.index
         assert taken.left == []
-    assert not Limits(received=1).helped
+    assert Limits(received=1).helped is None
 
 
 def _hung(root: Path, data: bytes) -> None:
@@ -624,6 +628,43 @@ def test_a_real_child_is_helped(workers: Workers, tmp_path: Path) -> None:
     assert len(watch.seconds) == 1
     assert not any(map(_alive, watch.seconds))
     assert git(tmp_path / "hello.git", "fsck", "--strict", "--full").returncode == 0
+
+
+def test_packs_come_before_second_processes(workers: Workers, tmp_path: Path) -> None:
+    """While other packs keep the processors busy, one is resolved by one process."""
+    data = history(GROUPS, 350).pack()
+    processors = range(len(os.sched_getaffinity(0)))
+    busy = [Repositories(tmp_path).open_or_create(ServiceName(f"s{n}")) for n in processors]
+    begun, ended = threading.Semaphore(0), threading.Event()
+
+    def slowly(_size: int) -> bytes:
+        begun.release()
+        ended.wait()
+        return b""
+
+    def push(repository: Repository) -> None:
+        with repository, suppress(GitRefused):
+            ingest(source(), repository.objects, GIB, workers.take)
+
+    def source() -> Read:
+        large = io.BytesIO(data)
+        return lambda size: large.read(min(size, len(data) - 100 - large.tell())) or slowly(0)
+
+    threads = [threading.Thread(target=push, args=(each,)) for each in busy]
+    for thread in threads:
+        thread.start()
+    for _ in threads:
+        begun.acquire()
+    try:
+        watch, said = by_child(workers, tmp_path, data)
+    finally:
+        ended.set()
+    for thread in threads:
+        thread.join()
+    for each in busy:
+        each.close()
+    assert said == ""
+    assert watch.seconds == set()
 
 
 def _large_trees(maker: Maker, group: int) -> None:
