@@ -42,7 +42,7 @@ def put(directory: Path, name: str, text: bytes) -> None:
 
 def unfinished(directory: Path) -> Path:
     """Where files of Traefik's ``directory`` are until they are whole."""
-    return directory / ".new"
+    return directory / "unfinished"
 
 
 class Routes:

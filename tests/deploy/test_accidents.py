@@ -352,7 +352,7 @@ def test_what_a_crash_left_in_the_home(new_paas: Callable[[], Paas], tmp_path: P
         repository / "objects" / "pack" / "tmp_pack_dead",
         repository / "objects" / "pack" / f"pack-{'0' * 40}.pack",
         paas.home / ".authorized_keys.dead.new",
-        paas.home / "routes" / ".new" / "._services.yml.dead.new",
+        paas.home / "routes" / "unfinished" / "._services.yml.dead.new",
         paas.home / "locks" / f".{name}.newest.dead.new",
     ]
     for path in left[:2]:

@@ -26,7 +26,7 @@ LASTING = (
     r"host_keys/ssh_host_[a-z0-9]+_key(\.pub)?",
     r"acme/.*",
     r"config/[a-z0-9-]+\.json",
-    r"routes/(_api|_dashboard|_shared|_tls|_services)\.yml|routes/\.new/",
+    r"routes/(_api|_dashboard|_shared|_tls|_services)\.yml",
     r"logs/audit(-strangers)?\.jsonl(\.[0-9])?|logs/audit\.lock|last_used/[0-9a-f]{64}",
     r"logs/traefik/access\.log(\.[0-9])?",
     r"logs/server\.log|logs/[a-z0-9-]+/v[0-9]+\.log",
