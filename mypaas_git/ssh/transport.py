@@ -42,6 +42,9 @@ from mypaas_git.ssh.patience import PatientSocket
 
 WINDOW = 2 * 1024 * 1024
 """Bytes that a client may send on a channel before we have read any of them."""
+GCM = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com")
+HASTY = "SSH-2.0-OpenSSH_"
+"""How clients introduce themselves who do not wait for what we offer before they do."""
 MAX_HELD = 1000
 """Answers that may wait for the end of a key exchange."""
 MAX_SEEN = 1000
@@ -81,9 +84,8 @@ class ServerTransport(InnerTransport):
         # None of the older Diffie-Hellman groups: one exchange of 4096 bits costs 0.3 s
         # of cpu, in which no other thread runs, and anybody may ask for it.
     )
-    _preferred_ciphers: ClassVar[tuple[str, ...]] = (
-        "aes128-gcm@openssh.com",
-        "aes256-gcm@openssh.com",
+    _preferred_ciphers: tuple[str, ...] = (
+        *GCM,
         "aes128-ctr",
         "aes192-ctr",
         "aes256-ctr",
@@ -114,6 +116,7 @@ class ServerTransport(InnerTransport):
         self._open: dict[int, paramiko.Channel] = {}
         self._gone: dict[int, threading.Event] = {}
         self._held: list[Message] = []
+        self._heard = False
         self.local_version = "SSH-2.0-mypaas"
         self.banner_timeout = float("inf")  # the socket keeps the time
         self.set_log_channel(_wire_log.name)
@@ -169,10 +172,30 @@ class ServerTransport(InnerTransport):
             self._open.clear()
             self._host.ended()
 
+    def _send_kex_init(self) -> None:
+        if self._heard or not self.remote_version.startswith(HASTY):
+            super()._send_kex_init()
+
     def _negotiate_keys(self, m: Message) -> None:
         if self.initial_kex_done and self.proven_key is None:
             raise paramiko.SSHException("new keys before a login")
+        self._heard = True
+        if self.local_kex_init is None:
+            self._suit(m)
         super()._negotiate_keys(m)
+
+    def _suit(self, m: Message) -> None:
+        """Offer only AES-GCM to a client, whose KEXINIT ``m`` is, that can do it.
+
+        Of the ciphers of both it is the client's favourite that is taken (RFC 4253, 7.1).
+        OpenSSH's is CTR, with a MAC over which we sit longer than over all the rest.
+        """
+        begin = m.packet.tell()
+        m.get_bytes(16)
+        _kex, _keys, to_us, from_us = (m.get_list() for _ in range(4))
+        m.packet.seek(begin)
+        shared = tuple(each for each in GCM if each in to_us and each in from_us)
+        self._preferred_ciphers = shared or self._preferred_ciphers
 
     def _parse_newkeys(self, m: Message) -> None:
         if self.auth_handler is None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import paramiko
 import pytest
+from paramiko.common import MSG_KEXINIT
 from paramiko.message import Message
 from prober import FAILURE, SUCCESS, load, probing
 from served import Served, serving
@@ -56,7 +57,7 @@ def alice(served: Served) -> Path:
 )
 def test_sound_algorithms(served: Served, alice: Path, option: str) -> None:
     """Stock ssh that insists on one of these gets it."""
-    done = served.ssh("big 100000", key=alice, more=("-o", option, "-o", "Ciphers=+aes128-ctr"))
+    done = served.ssh("big 100000", key=alice, more=("-o", option, "-o", "Ciphers=aes128-ctr"))
     assert (done.returncode, len(done.stdout)) == (3, 100000)
 
 
@@ -81,10 +82,38 @@ def test_unsound_algorithms(served: Served, option: str) -> None:
     """Stock ssh that insists on one of these is told that there is no match."""
     key = served.new_key("alice", kind="rsa")
     # GCM would make the choice of a MAC void.
-    options = ("-o", option, "-o", "Ciphers=^aes128-ctr", "-o", "LogLevel=INFO")
+    options = ("-o", option, "-o", "Ciphers=aes128-ctr", "-o", "LogLevel=INFO")
     done = served.ssh("show", key=key, more=options)
     assert done.returncode == 255
     assert re.search(rb"no matching|Permission denied", done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "got"),
+    [
+        (None, "aes128-gcm@openssh.com"),
+        ("^aes256-ctr", "aes128-gcm@openssh.com"),
+        ("aes128-ctr,aes256-gcm@openssh.com", "aes256-gcm@openssh.com"),
+        ("aes256-ctr,aes128-ctr", "aes256-ctr"),
+    ],
+)
+def test_the_quickest_cipher_is_chosen(
+    served: Served, alice: Path, wanted: str | None, got: str
+) -> None:
+    """Of what stock ssh can do, whatever it likes best."""
+    more = ("-vv", "-o", "LogLevel=DEBUG1", *(("-o", f"Ciphers={wanted}") if wanted else ()))
+    done = served.ssh("show", key=alice, more=more)
+    assert done.stderr.decode().count(f"cipher: {got} ") == 2
+
+
+@pytest.mark.parametrize("name", ["libssh_0.8.9", "OpenSSH-not_really"])
+def test_others_are_not_waited_for(served: Served, name: str) -> None:
+    """A client may wait for our offer before it makes its own, as old ones of libssh do."""
+    with socket.create_connection(("127.0.0.1", served.port), timeout=30) as client:
+        client.sendall(f"SSH-2.0-{name}\r\n".encode())
+        with client.makefile("rb") as answer:
+            assert answer.readline().startswith(b"SSH-2.0-mypaas")
+            assert answer.read(6)[5] == MSG_KEXINIT
 
 
 def test_no_compression(served: Served, alice: Path) -> None:
