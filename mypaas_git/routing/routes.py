@@ -28,6 +28,8 @@ NAME = "_services"
 """No service has a name that begins like this."""
 
 _Stamp = tuple[int, int, int]
+_Known = dict[str, dict[str, str]]
+"""By service, what is inside each section of the file."""
 
 
 def put(directory: Path, name: str, text: bytes) -> None:
@@ -53,19 +55,16 @@ class Routes:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._stamp: _Stamp | None = None
-        # By service, what is in each section of the file.
-        self._known: dict[str, dict[str, str]] = {}
+        # Both in one, as threads read without a lock: which file it was, and what it says.
+        self._last: tuple[_Stamp | None, _Known] = (None, {})
 
     def holds(self, service: ServiceName, config: Config | None) -> bool:
         """Whether the file has exactly this of ``service``; of None, nothing."""
-        self._load()
-        return self._known.get(service) == _sections(config)
+        return self._known().get(service) == _sections(config)
 
     def read(self, service: ServiceName) -> Config | None:
         """What the file has of ``service``."""
-        self._load()
-        known = self._known.get(service)
+        known = self._known().get(service)
         if known is None:
             return None
         return {"http": {name: json.loads(f"{{{text}}}") for name, text in known.items()}}
@@ -74,17 +73,17 @@ class Routes:
         """Have the file say ``config`` of ``service``, and nothing if that is None."""
         sections = _sections(config)
         with self._locked():
-            self._load()
-            if self._known.get(service) == sections:
+            known = self._known()
+            if known.get(service) == sections:
                 return
-            others = {name: each for name, each in self._known.items() if name != service}
+            others = {name: each for name, each in known.items() if name != service}
             self._write(others if sections is None else {**others, str(service): sections})
 
     def keep(self) -> None:
         """Write the file again if it is lost or damaged."""
         with self._locked():
-            if not self._load():
-                self._write(self._known)
+            if self._load() is None:
+                self._write(self._last[1])
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -95,23 +94,28 @@ class Routes:
         finally:
             os.close(descriptor)
 
-    def _load(self) -> bool:
-        """Learn what others have written; False if the file is lost or damaged."""
+    def _known(self) -> _Known:
+        """What is in the file, or was when it was last seen whole."""
+        known = self._load()
+        return self._last[1] if known is None else known
+
+    def _load(self) -> _Known | None:
+        """What is in the file; None if that is lost or damaged."""
+        last, known = self._last
         try:
             with _path(self._directory, NAME).open("rb") as file:
                 stamp = _stamp(file.fileno())
-                if stamp != self._stamp:
-                    self._known = _by_service(json.load(file).get("http", {}))
-                    self._stamp = stamp
+                if stamp != last:
+                    known = _by_service(json.load(file).get("http", {}))
+                    self._last = stamp, known
         except (OSError, ValueError, TypeError, AttributeError):
-            return False
-        return True
+            return None
+        return known
 
-    def _write(self, known: dict[str, dict[str, str]]) -> None:
+    def _write(self, known: _Known) -> None:
         put(self._directory, NAME, _text(known))
         with _path(self._directory, NAME).open("rb") as file:
-            self._stamp = _stamp(file.fileno())
-        self._known = known
+            self._last = _stamp(file.fileno()), known
 
 
 def _path(directory: Path, name: str) -> Path:
@@ -132,7 +136,7 @@ def _sections(config: Config | None) -> dict[str, str] | None:
     return {name: text for name, text in inside.items() if text}
 
 
-def _by_service(sections: Mapping[str, Config]) -> dict[str, dict[str, str]]:
+def _by_service(sections: Mapping[str, Config]) -> _Known:
     found: dict[str, Config] = defaultdict(lambda: defaultdict(dict))
     for section, entries in sections.items():
         for name, entry in entries.items():

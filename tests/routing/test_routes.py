@@ -58,10 +58,12 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 def test_many_writers_at_once(tmp_path: Path) -> None:
     """Nobody's route is lost to another's."""
     names = [ServiceName.parse(f"n{number}") for number in range(40)]
+    shared = Routes(tmp_path)
     threads = [
-        threading.Thread(target=Routes(tmp_path).replace, args=(name, route(name, name)))
-        for name in names
-    ]
+        threading.Thread(target=each.replace, args=(name, route(name, name)))
+        for number, name in enumerate(names)
+        for each in ([shared] if number % 2 else [Routes(tmp_path)])
+    ] + [threading.Thread(target=shared.holds, args=(name, None)) for name in names]
     for thread in threads:
         thread.start()
     for thread in threads:
