@@ -96,7 +96,8 @@ class Second:
         trace: TracebackType | None,
     ) -> None:
         if self._pid:
-            os.kill(self._pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(self._pid, signal.SIGKILL)
         self._wait()
         self._file.close()
 

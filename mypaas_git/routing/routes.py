@@ -82,7 +82,8 @@ class Routes:
     def keep(self) -> None:
         """Write the file again if it is lost or damaged."""
         with self._locked():
-            if self._load() is None:
+            # Of a damaged file that we never saw whole, Traefik knows more than we do.
+            if self._load() is None and (self._last[0] or not self._exists()):
                 self._write(self._last[1])
 
     @contextlib.contextmanager
@@ -108,9 +109,12 @@ class Routes:
                 if stamp != last:
                     known = _by_service(json.load(file).get("http", {}))
                     self._last = stamp, known
-        except (OSError, ValueError, TypeError, AttributeError):
+        except (FileNotFoundError, ValueError, TypeError, AttributeError):
             return None
         return known
+
+    def _exists(self) -> bool:
+        return _path(self._directory, NAME).exists()
 
     def _write(self, known: _Known) -> None:
         put(self._directory, NAME, _text(known))

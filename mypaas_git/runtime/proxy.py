@@ -152,6 +152,9 @@ class ProxyContainer:
         Raises RouterDown, also when there was nothing, or PortInUse.
         """
         with engine_errors():
+            found = self._inspect(self._name)
+            if plan is None and found and found["State"]["Running"]:
+                return
             if self._inspect(self._old):
                 self._put_back()
             found = self._inspect(self._name)
@@ -160,8 +163,18 @@ class ProxyContainer:
             self._start(())
 
     def check_home(self) -> None:
-        """Raise ServerRunning when the namespace is another home's."""
+        """Raise ServerRunning when the namespace is another home's.
+
+        Raises RouterDown when a container that is none of ours has the name of one.
+        """
         with engine_errors():
+            for name in (self._name, self._old, self._next):
+                found = self._inspect(name)
+                if found and self._is_strange(found):
+                    raise RouterDown(
+                        f"a container named {name} is there that no server of ours has made: "
+                        f"rename it, or choose another namespace under [docker] in config.toml"
+                    )
             found = self._inspect(self._name) or self._inspect(self._old)
         owner = found["Config"]["Labels"].get(HOME) if found else None
         if owner not in (None, self._home):
@@ -210,6 +223,10 @@ class ProxyContainer:
                 self._remove(name)
 
     def _remove(self, name: str) -> None:
+        """Remove one of our containers, if it is there."""
+        found = self._inspect(name)
+        if found is None or self._is_strange(found):
+            return
         with contextlib.suppress(NotFound):
             self._client.api.remove_container(name, force=True)
 
@@ -218,6 +235,10 @@ class ProxyContainer:
             found: dict[str, Any] = self._client.api.inspect_container(name)
             return found
         return None
+
+    def _is_strange(self, found: dict[str, Any]) -> bool:
+        """Whether a container that has the name of one of ours is none."""
+        return bool(found["Config"]["Labels"].get(NAMESPACE) != self._namespace)
 
     def _is_sound(self, plan: Plan) -> bool:
         """Whether the container is what the plan asks for, and starting it will do."""
@@ -231,6 +252,12 @@ class ProxyContainer:
 
     def _make(self, plan: Plan) -> None:
         """Have the name be that of a container by ``plan``, and one by another be ``.old``."""
+        try:
+            self._succeed(plan)
+        except APIError as error:
+            raise RouterDown(f"Traefik cannot be set up: {explanation(error)}") from error
+
+    def _succeed(self, plan: Plan) -> None:
         api = self._client.api
         self._create(plan)
         reach("proxy.created")
@@ -252,12 +279,6 @@ class ProxyContainer:
 
     def _create(self, plan: Plan) -> None:
         """Make a container beside the one that may have the name."""
-        try:
-            self._create_next(plan)
-        except APIError as error:
-            raise RouterDown(f"Traefik cannot be set up: {explanation(error)}") from error
-
-    def _create_next(self, plan: Plan) -> None:
         api = self._client.api
         published = [
             *((inside, "tcp", address, port) for inside, address, port in plan.ports),

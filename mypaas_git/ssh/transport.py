@@ -195,7 +195,7 @@ class ServerTransport(InnerTransport):
         _kex, _keys, to_us, from_us = (m.get_list() for _ in range(4))
         m.packet.seek(begin)
         shared = tuple(each for each in GCM if each in to_us and each in from_us)
-        self._preferred_ciphers = shared or self._preferred_ciphers
+        self._preferred_ciphers = shared or type(self)._preferred_ciphers
 
     def _parse_newkeys(self, m: Message) -> None:
         if self.auth_handler is None:

@@ -90,6 +90,16 @@ def test_a_lost_file(tmp_path: Path, damage: str | None) -> None:
     assert json.loads(file(tmp_path).read_text()) == before
 
 
+def test_a_damaged_file_that_was_never_whole(tmp_path: Path) -> None:
+    """Traefik keeps what it had until there is a whole file: an empty one is none to it."""
+    file(tmp_path).write_text('{"http": {')
+    routes = Routes(tmp_path)
+    routes.keep()
+    assert file(tmp_path).read_text() == '{"http": {'
+    routes.replace(ONE, route(ONE, "a"))
+    assert Routes(tmp_path).holds(ONE, route(ONE, "a"))
+
+
 def test_a_new_home(tmp_path: Path) -> None:
     """Before anything was deployed the file says so."""
     routes = Routes(tmp_path)

@@ -153,6 +153,23 @@ def test_one_that_cannot_be_made(serving: tuple[Paas, str]) -> None:
     assert serves(paas, name)
 
 
+def test_a_stranger_of_its_name(serving: tuple[Paas, str]) -> None:
+    """A container that none of ours has made is neither removed nor stopped."""
+    paas, _ = serving
+    for suffix in ("", ".old", ".next"):
+        name = f"{proxy_of(paas)}{suffix}"
+        engine.docker("rm", "--force", name, check=False)
+        engine.docker("run", "-d", "--name", name, BASE, "sleep", "600")
+        try:
+            done = paas.cli("server", "start")
+            assert done.returncode == 1
+            assert f"a container named {name} is there that no server" in done.stderr
+            assert engine.inspect(name)["State"]["Running"]
+        finally:
+            engine.docker("rm", "--force", name)
+    paas.start()
+
+
 @pytest.mark.parametrize("point", WAYS)
 def test_killed_on_the_way(serving: tuple[Paas, str], point: str) -> None:
     """The next start replaces it, or has the one before go on, whatever was done by then."""
