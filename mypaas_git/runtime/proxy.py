@@ -151,6 +151,7 @@ class ProxyContainer:
 
         Raises RouterDown, also when there was nothing, or PortInUse.
         """
+        self.check_home()
         with engine_errors():
             found = self._inspect(self._name)
             if plan is None and found and found["State"]["Running"]:
