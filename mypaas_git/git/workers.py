@@ -155,7 +155,8 @@ def _converse(connection: socket.socket, read: Read) -> dict[str, Any]:
         while (asked := connection.recv(1)) == ASK:
             piece = read(CHUNK)
             connection.sendall(len(piece).to_bytes(LENGTH, "big"))
-            connection.sendall(piece)
+            if piece:  # of the end a child may have judged already, and be gone
+                connection.sendall(piece)
         if asked == VERDICT:
             size = int.from_bytes(connection.recv(LENGTH, socket.MSG_WAITALL), "big")
             verdict: dict[str, Any] = json.loads(connection.recv(size, socket.MSG_WAITALL))

@@ -66,7 +66,10 @@ def faults(paas: Paas, name: str) -> list[str]:
         _repository,
         _files,
     ]
-    return [fault for check in checks for fault in check(paas, service)]
+    try:
+        return [fault for check in checks for fault in check(paas, service)]
+    except FileNotFoundError as error:
+        return [f"it went while it was looked at: {error.filename}"]
 
 
 def _rows(paas: Paas, service: ServiceName) -> Iterator[str]:
