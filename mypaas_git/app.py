@@ -265,15 +265,10 @@ class App:
 
     def _dashboard(self, user: str) -> Config | None:
         """How Traefik's dashboard is reached."""
-        http, host = self.settings.http, self.settings.init.domain
-        if not http.dashboard:
+        host = self.settings.init.domain
+        if not self.settings.http.dashboard:
             return None
-        return dashboard.routes(
-            host,
-            user,
-            resolver=self.certificates.resolver(host),
-            secure_port=http.web_secure.port,
-        )
+        return dashboard.routes(host, user, self.certificates.resolver(host))
 
     def _entry(self, scheme: str) -> tuple[str, int]:
         """Where this host reaches what visitors reach over http or https."""

@@ -5,9 +5,9 @@ Source: Traefik v3, "API & Dashboard".
 
 from __future__ import annotations
 
-from typing import Any
-
-Config = dict[str, Any]
+from mypaas_git.directives.model import Url
+from mypaas_git.routing import pages, rules
+from mypaas_git.routing.rules import Config
 
 PATHS = ("/api", "/dashboard")
 """What is the dashboard's at the server's name: its pages ask the API."""
@@ -22,14 +22,13 @@ def arguments(on: bool) -> list[str]:
     return [f"--api.dashboard={str(on).lower()}", "--api.disableDashboardAd=true"]
 
 
-def routes(host: str, user: str, *, resolver: str | None, secure_port: int) -> Config:
+def routes(host: str, user: str, resolver: str | None) -> Config:
     """The configuration that leads to the dashboard at ``host``, over https alone.
 
     ``user`` is a line of htpasswd; ``resolver`` certifies the host, None for nobody.
     """
-    paths = " || ".join(f"Path(`{path}`) || PathPrefix(`{path}/`)" for path in PATHS)
-    router = {"rule": f"Host(`{host}`) && ({paths})", "priority": PRIORITY}
-    to_https = {"scheme": "https", "permanent": True, "port": str(secure_port)}
+    own = (rules.rule(Url("https", host, path)) for path in PATHS)
+    router = {"rule": " || ".join(f"({each})" for each in own), "priority": PRIORITY}
     slash = {"regex": "^([^?]*/dashboard)([?].*)?$", "replacement": "${1}/${2}"}
     return {
         "http": {
@@ -44,14 +43,13 @@ def routes(host: str, user: str, *, resolver: str | None, secure_port: int) -> C
                 "_dashboard.http": {
                     **router,
                     "entryPoints": ["web"],
-                    "service": "noop@internal",
-                    "middlewares": ["_dashboard.https"],
+                    "service": pages.NOWHERE,
+                    "middlewares": [rules.TO_HTTPS],
                 },
             },
             "middlewares": {
                 "_dashboard.user": {"basicAuth": {"users": [user], "removeHeader": True}},
                 "_dashboard.slash": {"redirectRegex": slash},
-                "_dashboard.https": {"redirectScheme": to_https},
             },
         }
     }
