@@ -1,3 +1,73 @@
-from setuptools import setup
+"""Compiles the modules that take packs apart, by mypyc, when the package is built.
 
-setup()
+They run as well as they are: whatever is missing for it, such as a C compiler or Python's
+headers, and with MYPAAS_PURE=1, the package is built without. An editable install is never
+compiled, so that what is edited counts at once.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+# Compiled code has Python's handlers of signals wait until something interpreted is called.
+# Those of worker.py (SIGXCPU) and second.py (SIGALRM) are heard because stored.py, which is
+# asked about every object, ingest.py, which takes every object, and worker.py, which gives
+# every piece, are not compiled. Let these be.
+MODULES = [
+    f"mypaas_git/git/{name}.py"
+    for name in (
+        *("check", "contents", "deltas", "dotfiles", "incoming", "limits", "packfile"),
+        *("packindex", "packstream", "thin", "treenames", "trees"),
+    )
+]
+# The same whatever is installed where it is compiled.
+MYPY = ["--config-file=", "--no-site-packages", "--ignore-missing-imports"]
+
+
+class BuildCompiled(build_ext):
+    """Compiles MODULES, or warns in one line and leaves nothing of it behind."""
+
+    def run(self):
+        self._clear()
+        try:
+            self._compile()
+        except (Exception, SystemExit) as error:  # mypyc exits when it cannot go on
+            self._clear()
+            sys.stderr.write(f"warning: not compiled, so large pushes take longer: {error!r}\n")
+            self._be_pure()
+
+    def _compile(self):
+        if self.inplace or getattr(self, "editable_mode", False):
+            raise RuntimeError("the install is editable")
+        if os.environ.get("MYPAAS_PURE") == "1":
+            raise RuntimeError("MYPAAS_PURE is set")
+        from mypyc.build import mypycify  # noqa: PLC0415 - it may be missing
+
+        self.distribution.ext_modules = mypycify(
+            MYPY + MODULES, group_name="mypaas_git", opt_level="2", debug_level="0"
+        )
+        self.swig_opts = None  # is split here, which takes it as it was
+        self.finalize_options()
+        super().run()
+
+    def _clear(self):
+        """Remove what this or an earlier build has compiled."""
+        for path in Path(self.build_lib).rglob("*.so"):
+            path.unlink()
+
+    def _be_pure(self):
+        self.extensions = []
+        self.distribution.ext_modules = None
+        wheel = self.distribution.get_command_obj("bdist_wheel", create=False)
+        if wheel:
+            wheel.root_is_pure = True
+
+
+# What is compiled stands there from the moment that it is to be built.
+setup(
+    ext_modules=[Extension("mypaas_git__mypyc", [])],
+    cmdclass={"build_ext": BuildCompiled},
+)
