@@ -34,7 +34,8 @@ class BuildCompiled(build_ext):
         self._clear()
         try:
             self._compile()
-        except (Exception, SystemExit) as error:  # mypyc exits when it cannot go on
+        # mypyc exits when it cannot go on.
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - the next best is built
             self._clear()
             sys.stderr.write(f"warning: not compiled, so large pushes take longer: {error!r}\n")
             self._be_pure()

@@ -17,6 +17,7 @@ from typing import Any
 import structlog
 
 from mypaas_git.errors import GitRefused, PackRefused, TreeRefused
+from mypaas_git.git import deltas
 from mypaas_git.git.ingest import Quarantine, Read, take_within
 from mypaas_git.git.limits import MIB, SMALL, Outgrown, PackBroken
 from mypaas_git.git.worker import ASK, LENGTH, VERDICT
@@ -53,6 +54,7 @@ class Workers:
         """Have the helper ready, so that the first large pack does not wait for it."""
         with self._lock:
             self._ensure()
+        log.info("packs-can-come", compiled=not deltas.__file__.endswith(".py"))
 
     def close(self) -> None:
         """End the helper; children that are at work end with their connections."""

@@ -3,7 +3,7 @@
 
 make_venv() {
     local stamp
-    stamp=$(sha256sum setup.cfg setup.py && echo "$CLONE")
+    stamp=$(sha256sum setup.cfg setup.py pyproject.toml && echo "$CLONE")
     (
         flock 9 # two scripts in one clone
         if [ "$(cat .venv/stamp 2>/dev/null)" = "$stamp" ] && .venv/bin/python -c ''; then

@@ -28,12 +28,11 @@ from support.stockgit import git
 from mypaas_git.errors import GitRefused
 from mypaas_git.git import second
 from mypaas_git.git.contents import Contents
-from mypaas_git.git.deltas import Deltas
 from mypaas_git.git.incoming import MANY, Incoming
 from mypaas_git.git.ingest import Quarantine, Read, ingest, take_within
 from mypaas_git.git.limits import Limits, size_now
 from mypaas_git.git.repository import Repositories, Repository
-from mypaas_git.git.second import Second
+from mypaas_git.git.second import Second, Shares
 from mypaas_git.git.stored import Stored
 from mypaas_git.git.workers import Workers
 from mypaas_git.names import ServiceName
@@ -198,7 +197,7 @@ def take(
 @contextmanager
 def _watching(taken: Taken, trouble: _Trouble, pause: float) -> Iterator[None]:
     fork, report = os.fork, Second.report
-    as_second, resolve = Incoming._as_second, Deltas.resolve
+    as_second, deal = Incoming._as_second, Shares.__iter__
 
     def watch_fork() -> int:
         pid = fork()
@@ -216,15 +215,16 @@ def _watching(taken: Taken, trouble: _Trouble, pause: float) -> Iterator[None]:
         trouble()
         return found
 
-    def take_turns(self: Deltas, *arguments: Any) -> None:
-        time.sleep(0.001)
-        resolve(self, *arguments)
+    def take_turns(self: Shares[Any]) -> Iterator[Any]:
+        for thing in deal(self):
+            time.sleep(0.001)
+            yield thing
 
     with (
         patch("os.fork", watch_fork),
         patch.object(Second, "report", watch_report),
         patch.object(Incoming, "_as_second", make_trouble),
-        patch.object(Deltas, "resolve", take_turns),
+        patch.object(Shares, "__iter__", take_turns),
     ):
         yield
 
@@ -476,17 +476,8 @@ def test_a_second_process_that_fails(tmp_path: Path, trouble: Callable[[], None]
 
 def _without_memory(root: Path, data: bytes) -> tuple[Taken, Taken]:
     """Have the first process run out of memory when it has done all by itself."""
-    resolve, failed = Deltas.resolve, False
-
-    def limited(self: Deltas, *arguments: Any) -> None:
-        nonlocal failed
-        resolve(self, *arguments)
-        if not failed and not len(self):
-            failed = True
-            raise MemoryError
-
     with (
-        patch.object(Deltas, "resolve", limited),
+        patch.object(Second, "report", side_effect=MemoryError),
         patch.object(Incoming, "_as_second", lambda *_: ({}, {}, set())),
     ):
         with_second = take(root, data)

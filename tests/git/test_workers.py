@@ -315,6 +315,42 @@ def test_the_kernel_has_the_last_word(repository: Repository) -> None:
             untouched(repository)
 
 
+def long_delta(instruction: bytes) -> bytes:
+    """A pack whose delta has 40 million instructions to add one byte."""
+    count = 40_000_000
+    delta = packs.varint(len(BIG)) + packs.varint(count) + instruction * count
+    return pack(entry(BLOB, BIG), entry(REF_DELTA, delta, base=BIG_ID))
+
+
+def crooked_tree(count: int) -> bytes:
+    """A pack of a tree whose names each need a closer look."""
+    entries = ((b"100644", b"~%07d" % number, A_ID) for number in range(count))
+    return pack(entry(TREE, packs.tree(*entries)))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: long_delta(b"\1x"),
+        lambda: long_delta(b"\x90\1"),
+        lambda: crooked_tree(1_500_000),
+    ],
+    ids=["texts", "copies", "tree"],
+)
+def test_a_single_object_that_takes_long(
+    repository: Repository, make: Callable[[], bytes]
+) -> None:
+    """The end of the processor time is told of in the midst of it, compiled or not (T19)."""
+    data = make()
+    with closing(Workers(seconds=1)) as workers:
+        begun = time.monotonic()
+        with pytest.raises(PackRefused, match="more than 1 s of a processor"):
+            take(workers, repository, data)
+        # Of the processor; others may be at work on it.
+        assert time.monotonic() - begun < 8
+    untouched(repository)
+
+
 def test_a_child_that_is_killed(workers: Workers, repository: Repository) -> None:
     """The pusher hears of it, the quarantine is gone, the next push works (T66)."""
     data = noise_pack(8 << 20)
