@@ -54,7 +54,8 @@ class Workers:
         """Have the helper ready, so that the first large pack does not wait for it."""
         with self._lock:
             self._ensure()
-        log.info("packs-can-come", compiled=not deltas.__file__.endswith(".py"))
+        interpreted = deltas.__file__.endswith(".py")
+        log.info("packs-can-come", compiled="no" if interpreted else "yes")
 
     def close(self) -> None:
         """End the helper; children that are at work end with their connections."""
