@@ -20,6 +20,9 @@ from mypaas_git.git.packfile import Head, parse_head
 
 CHUNK = 1 << 18
 PIECE = 1 << 16
+MIN_ENTRY = 9
+"""Bytes of the shortest object: its head, and zlib's for nothing at all."""
+TRAILER = 20
 MIN_DELTA = 4
 """Bytes of the shortest delta that git takes: two sizes and an instruction."""
 
@@ -44,8 +47,9 @@ class Entry(NamedTuple):
 class PackStream:
     """Reads a pack with ``read``, writing it to ``write`` as it was.
 
-    ``read(n)`` gives up to ``n`` bytes and ``b""`` at the end. Who only wants to get to
-    the pack's end need not ``keep`` anything of it. Every fault raises
+    ``read(n)`` gives up to ``n`` bytes and ``b""`` at the end. ``ahead`` is told when it is
+    certain that more will be read, so that it can be on its way by then. Who only wants to
+    get to the pack's end need not ``keep`` anything of it. Every fault raises
     :class:`PackBroken`.
     """
 
@@ -55,8 +59,10 @@ class PackStream:
         write: Callable[[bytes], object],
         limits: Limits,
         *,
+        ahead: Callable[[], object] | None = None,
         keep: bool = True,
     ) -> None:
+        self._ahead = ahead
         self._keep = keep
         self._read = read
         self._write = write
@@ -71,6 +77,7 @@ class PackStream:
         self._begun = 0
         self._hash = sha1(usedforsecurity=False)
         self._crc = 0
+        self._left = 0
         self.count = 0
         self.checksum = b""
 
@@ -85,11 +92,11 @@ class PackStream:
                 f"the pack declares {self.count} objects: "
                 f"at most {self._limits.objects} are taken"
             )
-        for _ in range(self.count):
+        for self._left in range(self.count, 0, -1):
             yield self._entry()
         self._settle(self._position)
         self.checksum = self._hash.digest()
-        trailer = self._exactly(20)
+        trailer = self._exactly(TRAILER)
         if trailer != self.checksum:
             raise PackBroken("the pack's checksum is wrong: it was damaged on its way")
         self._write(trailer)
@@ -253,6 +260,9 @@ class PackStream:
                 f"the pack is over the limit of {self._limits.received} bytes "
                 f"([git] max_pack_size)"
             )
+        # Of the current object, nothing more need come.
+        if self._ahead and MIN_ENTRY * (self._left - 1) + TRAILER > len(self._buffer):
+            self._ahead()
 
 
 def _too_big(size: int, most: int) -> str:
