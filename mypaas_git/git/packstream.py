@@ -10,13 +10,12 @@ from binascii import crc32
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from hashlib import sha1
-from typing import NamedTuple
 from zlib import decompressobj
 
 from mypaas_git.git.check import BLOB, NAMES
 from mypaas_git.git.contents import header, object_id, result_size
 from mypaas_git.git.limits import MAX_OBJECT, MAX_PARSED, MIB, Limits, PackBroken
-from mypaas_git.git.packfile import Head, parse_head
+from mypaas_git.git.packfile import Fields, parse_head
 
 CHUNK = 1 << 18
 PIECE = 1 << 16
@@ -27,7 +26,7 @@ MIN_DELTA = 4
 """Bytes of the shortest delta that git takes: two sizes and an instruction."""
 
 
-class Entry(NamedTuple):
+class Entry:
     """One object of a pack.
 
     ``size`` is what it unfolds to, for a delta after it was applied. ``base``
@@ -35,13 +34,25 @@ class Entry(NamedTuple):
     ``data`` is what was inflated, unless that is large.
     """
 
-    offset: int
-    kind: int
-    size: int
-    crc: int
-    base: int | bytes | None = None
-    id: bytes | None = None
-    data: bytes | None = None
+    __slots__ = ("base", "crc", "data", "id", "kind", "offset", "size")
+
+    def __init__(  # noqa: PLR0917 - a hundred thousand are made, and names would take time
+        self,
+        offset: int,
+        kind: int,
+        size: int,
+        crc: int,
+        base: int | bytes | None,
+        id_: bytes | None,
+        data: bytes | None,
+    ) -> None:
+        self.offset = offset
+        self.kind = kind
+        self.size = size
+        self.crc = crc
+        self.base = base
+        self.id = id_
+        self.data = data
 
 
 class PackStream:
@@ -77,6 +88,7 @@ class PackStream:
         self._begun = 0
         self._hash = sha1(usedforsecurity=False)
         self._crc = 0
+        # Objects behind the current one.
         self._left = 0
         self.count = 0
         self.checksum = b""
@@ -92,7 +104,7 @@ class PackStream:
                 f"the pack declares {self.count} objects: "
                 f"at most {self._limits.objects} are taken"
             )
-        for self._left in range(self.count, 0, -1):
+        for self._left in reversed(range(self.count)):  # noqa: B020 - no loop's variable
             yield self._entry()
         self._settle(self._position)
         self.checksum = self._hash.digest()
@@ -199,7 +211,7 @@ class PackStream:
         if left:
             raise PackBroken("an object of the pack is shorter than it declares")
 
-    def _head(self) -> Head:
+    def _head(self) -> Fields:
         """Read what stands before an object's data."""
         offset = self._base + self._position
         try:
@@ -209,10 +221,10 @@ class PackStream:
                 return self._cut_head(offset)
         except ValueError as error:
             raise PackBroken(str(error)) from None
-        self._position += head.at - offset
+        self._position += head[3] - offset
         return head
 
-    def _cut_head(self, offset: int) -> Head:
+    def _cut_head(self, offset: int) -> Fields:
         """The same, of which the buffer holds the beginning only."""
         raw = bytearray()
         while True:
@@ -261,7 +273,8 @@ class PackStream:
                 f"([git] max_pack_size)"
             )
         # Of the current object, nothing more need come.
-        if self._ahead and MIN_ENTRY * (self._left - 1) + TRAILER > len(self._buffer):
+        sure = MIN_ENTRY * self._left + TRAILER if self._left else 0
+        if self._ahead and sure > len(self._buffer):
             self._ahead()
 
 
