@@ -107,7 +107,8 @@ class Deltas:
     def _take(self, offset: int | None, id_: bytes) -> list[int]:
         by_id = self._waiting.pop(id_, _NONE)
         by_offset = _NONE if offset is None else self._waiting.pop(offset, _NONE)
-        return by_id + by_offset if by_id and by_offset else by_id or by_offset
+        # Whoever has the list may want to begin anew, so that it is not the one that is used.
+        return by_id + by_offset if by_id or by_offset else _NONE
 
     def _open(self, pack: PackFile, offset: int) -> Contents:
         head = pack.head(offset)
