@@ -31,14 +31,17 @@ Link = tuple[bytes, int]
 """The raw id of an object that another one refers to, and the kind that it has to be."""
 
 
-class Checked(NamedTuple):
+class Checked:
     """What an object links to, and those of its files that git itself would read.
 
     Of the latter the raw id, with MODULES or ATTRIBUTES.
     """
 
-    links: list[Link]
-    dotfiles: list[tuple[bytes, bytes]]
+    __slots__ = ("dotfiles", "links")
+
+    def __init__(self, links: list[Link], dotfiles: list[tuple[bytes, bytes]]) -> None:
+        self.links = links
+        self.dotfiles = dotfiles
 
 
 class Seen:
@@ -59,6 +62,28 @@ class Seen:
         if len(self.heads) < MAX_SEEN and len(checked.links) == 1 and not checked.dotfiles:
             self.heads[entry[:-_ID_SIZE]] = checked.links[0][1]
 
+    def check_tree(self, id_: bytes, data: bytes) -> Checked:
+        """:func:`check_object` for a tree."""
+        return check_object(TREE, id_, data, self)
+
+    def check_entries(self, id_: bytes, entries: list[bytes]) -> Checked:
+        """Check entries of the tree with the raw id ``id_``, which are in order there.
+
+        Nearly all are like one that was seen but for the id, and are through with one
+        look-up.
+        """
+        links: list[Link] = []
+        dotfiles: list[tuple[bytes, bytes]] = []
+        for entry in entries:
+            kind, link = self.heads.get(entry[:-_ID_SIZE]), entry[-_ID_SIZE:]
+            if kind is not None and link != _NOWHERE:
+                links.append((link, kind))
+            elif entry not in self.entries:
+                noted = self.check_tree(id_, entry)
+                links.extend(noted.links)
+                dotfiles.extend(noted.dotfiles)
+        return Checked(links, dotfiles)
+
 
 def check_object(kind: int, id_: bytes, data: bytes, seen: Seen | None = None) -> Checked:
     """Check a commit, tree or tag with the raw id ``id_``.
@@ -73,24 +98,6 @@ def check_object(kind: int, id_: bytes, data: bytes, seen: Seen | None = None) -
         return Checked(_check_commit(data) if kind == COMMIT else _check_tag(data), [])
     except _Malformed as error:
         raise PackRefused(f"the {NAMES[kind]} {id_.hex()} is malformed: {error}") from None
-
-
-def check_entries(id_: bytes, entries: list[bytes], seen: Seen) -> Checked:
-    """Check entries of the tree with the raw id ``id_``, which are in order there.
-
-    Nearly all are like one that was ``seen`` but for the id, and are through with one
-    look-up.
-    """
-    checked = Checked([], [])
-    for entry in entries:
-        kind, link = seen.heads.get(entry[:-_ID_SIZE]), entry[-_ID_SIZE:]
-        if kind is not None and link != _NOWHERE:
-            checked.links.append((link, kind))
-        elif entry not in seen.entries:
-            noted = check_object(TREE, id_, entry, seen)
-            checked.links.extend(noted.links)
-            checked.dotfiles.extend(noted.dotfiles)
-    return checked
 
 
 class _Malformed(Exception):

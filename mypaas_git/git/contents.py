@@ -11,7 +11,6 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from hashlib import sha1
 from pathlib import Path
-from typing import NamedTuple
 
 from dulwich.errors import ApplyDeltaError
 from dulwich.objects import Blob, Commit, Tag, Tree
@@ -115,7 +114,7 @@ def apply(base: Contents, delta: Contents, scratch: Path) -> Contents:
     """The contents that ``delta`` makes of ``base``. Raises :class:`PackRefused`."""
     if base.data is not None and delta.data is not None:
         sizes = _sizes(delta.data)
-        if sizes.result <= MAX_MEMORY:
+        if sizes[1] <= MAX_MEMORY:
             return Contents.of(_patched(base.data, delta.data, sizes))
     reader = _Reader(delta.chunks())
     if reader.size() != base.size:
@@ -126,8 +125,8 @@ def apply(base: Contents, delta: Contents, scratch: Path) -> Contents:
 
 def result_size(delta: bytes) -> tuple[int, int]:
     """How big base and result are of a delta, or of the beginning of one."""
-    sizes = _sizes(delta)
-    return sizes.base, sizes.result
+    base, result, _ = _sizes(delta)
+    return base, result
 
 
 def patch(base: bytes, delta: bytes) -> bytes:
@@ -138,12 +137,8 @@ def patch(base: bytes, delta: bytes) -> bytes:
     return _patched(base, delta, _sizes(delta))
 
 
-class _Sizes(NamedTuple):
-    """What a delta begins with, as far as ``end``."""
-
-    base: int
-    result: int
-    end: int
+_Sizes = tuple[int, int, int]
+"""What a delta begins with, the sizes of base and result, and where that ends."""
 
 
 _GUARD = b"\x08" + bytes(8)
@@ -157,7 +152,8 @@ def _patched(base: bytes, delta: bytes, sizes: _Sizes) -> bytes:
     taken. Hence the guard behind it, which only comes out at the end when all before it was
     good, or when the last instruction is to add what it lacks as a whole.
     """
-    guarded = _number(sizes.base) + _number(sizes.result + 8) + delta[sizes.end :] + _GUARD
+    size, length, end = sizes
+    guarded = _number(size) + _number(length + 8) + delta[end:] + _GUARD
     try:
         result = b"".join(apply_delta(base, guarded))
     except (ApplyDeltaError, IndexError):
@@ -169,9 +165,9 @@ def _patched(base: bytes, delta: bytes, sizes: _Sizes) -> bytes:
 
 def _patched_strictly(base: bytes, delta: bytes, sizes: _Sizes) -> bytes:
     """Carry a delta out one instruction after the other."""
-    if sizes.base != len(base):
+    size, left, at = sizes
+    if size != len(base):
         raise _cannot("it was made for another base")
-    left, at = sizes.result, sizes.end
     pieces: list[bytes] = []
     try:
         while at < len(delta):
@@ -217,7 +213,7 @@ _PLACES = [tuple(8 * bit for bit in range(4) if wanted >> bit & 1) for wanted in
 def _sizes(delta: bytes) -> _Sizes:
     base, at = _size(delta, 0)
     result, end = _size(delta, at)
-    return _Sizes(base, result, end)
+    return base, result, end
 
 
 def _size(delta: bytes, at: int) -> tuple[int, int]:

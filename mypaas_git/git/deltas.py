@@ -19,6 +19,9 @@ MAX_FILES = 8
 """Bases that wait on the disk for their further deltas."""
 
 
+_NONE: list[int] = []
+
+
 class Found(Protocol):
     """Told of every object: its kind, raw id, offset and crc in the pack, and its contents."""
 
@@ -80,8 +83,9 @@ class Deltas:
 
     def resolve(self, pack: PackFile, kind: int, id_: bytes, offset: int) -> None:
         """Resolve what waits, directly or not, for the whole object at ``offset``."""
-        if self.wanted(offset, id_):
-            self._chain(pack, kind, lambda: self._open(pack, offset), self._take(offset, id_))
+        waiting = self._take(offset, id_)
+        if waiting:
+            self._chain(pack, kind, lambda: self._open(pack, offset), waiting)
 
     def resolve_thin(
         self,
@@ -101,8 +105,10 @@ class Deltas:
             raise PackRefused(f"the base {shown} of a delta is neither in the pack nor here")
 
     def _take(self, offset: int | None, id_: bytes) -> list[int]:
-        taken = self._waiting.pop(id_, [])
-        return taken + self._waiting.pop(offset, []) if offset is not None else taken
+        by_id = self._waiting.pop(id_, _NONE)
+        by_offset = _NONE if offset is None else self._waiting.pop(offset, _NONE)
+        # Whoever has the list may want to begin anew, so that it is not the one that is used.
+        return by_id + by_offset if by_id or by_offset else _NONE
 
     def _open(self, pack: PackFile, offset: int) -> Contents:
         head = pack.head(offset)
@@ -129,11 +135,13 @@ class Deltas:
                 if not base.waiting:
                     self._shelf.remove(stack.pop())
                     continue
-                offset, crc = divmod(base.waiting.pop(), 1 << 32)
+                place = base.waiting.pop()
+                offset = place >> 32
                 result = make(self._contents(base, load, make), offset)
-                id_ = self._tell(kind, offset, crc, result)
-                if self.wanted(offset, id_):
-                    stack.append(_Base(base, offset, self._take(offset, id_)))
+                id_ = self._tell(kind, offset, place & 0xFFFFFFFF, result)
+                wanting = self._take(offset, id_)
+                if wanting:
+                    stack.append(_Base(base, offset, wanting))
                     self._shelf.put(stack[-1], result)
                 else:
                     result.close()

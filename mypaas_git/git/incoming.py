@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from mypaas_git.errors import GitRefused, PackRefused
-from mypaas_git.git.check import BLOB, NAMES, TREE, Checked, Seen, check_entries, check_object
+from mypaas_git.git.check import BLOB, NAMES, TREE, Checked, Seen, check_object
 from mypaas_git.git.contents import Contents
 from mypaas_git.git.deltas import Deltas
 from mypaas_git.git.dotfiles import MAX_FILE, check_dotfile, too_long
@@ -93,7 +93,9 @@ class Incoming:
                     f"the {NAMES[kind]} {id_.hex()} is missing from the pack; if yours is a "
                     f"shallow clone, 'git fetch --unshallow' first"
                 )
-            _expect(id_, kind, self._stored.kind(id_))
+            actual = self._stored.kind(id_)
+            if actual != kind:
+                raise _unexpected(id_, kind, actual)
 
     @property
     def has_dotfiles(self) -> bool:
@@ -205,24 +207,29 @@ class Incoming:
             raise PackRefused(f"the object {id_.hex()} is in the pack twice")
         self._objects[id_] = place
         wanted = self._links.pop(id_, None)
-        if wanted is not None:
-            _expect(id_, wanted, _kind(place))
+        if wanted is not None and wanted != _kind(place):
+            raise _unexpected(id_, wanted, _kind(place))
 
     def _check(self, kind: int, id_: bytes, contents: Contents) -> None:
         if contents.size > MAX_PARSED:
             raise PackRefused(
                 f"the {NAMES[kind]} {id_.hex()} is over {MAX_PARSED // MIB} MiB long"
             )
-        check = self._trees.check if kind == TREE else partial(check_object, kind)
-        checked = check(id_, contents.whole())
-        self._dotfiles.update(checked.dotfiles)
+        data = contents.whole()
+        if kind == TREE:
+            checked = self._trees.check(id_, data)
+        else:
+            checked = check_object(kind, id_, data)
+        if checked.dotfiles:
+            self._dotfiles.update(checked.dotfiles)
         for target, wanted in checked.links:
             self._link(target, wanted)
 
     def _link(self, target: bytes, wanted: int) -> None:
         place = self._objects.get(target)
         if place is not None:
-            _expect(target, wanted, _kind(place))
+            if _kind(place) != wanted:
+                raise _unexpected(target, wanted, _kind(place))
         elif self._links.setdefault(target, wanted) != wanted:
             raise PackRefused(
                 f"{target.hex()} is linked to as a {NAMES[wanted]} and as something else"
@@ -258,12 +265,11 @@ class Incoming:
 
 def _new_trees() -> Trees[bytes, Checked]:
     seen = Seen()
-    return Trees(partial(check_object, TREE, seen=seen), partial(check_entries, seen=seen))
+    return Trees(seen.check_tree, seen.check_entries)
 
 
-def _expect(id_: bytes, wanted: int, actual: int) -> None:
-    if actual != wanted:
-        raise PackRefused(f"{id_.hex()} is a {NAMES[actual]} where a {NAMES[wanted]} must be")
+def _unexpected(id_: bytes, wanted: int, actual: int) -> PackRefused:
+    return PackRefused(f"{id_.hex()} is a {NAMES[actual]} where a {NAMES[wanted]} must be")
 
 
 def _place(offset: int, crc: int, kind: int) -> int:

@@ -81,12 +81,20 @@ def take_in(read: Read, quarantine: Quarantine, limit: int) -> bytes | None:
     return take_within(read, quarantine, Limits(received=limit))
 
 
-def take_within(read: Read, quarantine: Quarantine, limits: Limits) -> bytes | None:
-    """Write a complete pack and its index; return its checksum, None if it is empty."""
+def take_within(
+    read: Read,
+    quarantine: Quarantine,
+    limits: Limits,
+    ahead: Callable[[], object] | None = None,
+) -> bytes | None:
+    """Write a complete pack and its index; return its checksum, None if it is empty.
+
+    ``ahead`` is called when it is certain that ``read`` will be called once more.
+    """
     with closing_store(DiskObjectStore(quarantine.objects)) as store, Stored(store) as stored:
         incoming = Incoming(stored, limits, quarantine.path)
         with quarantine.pack.open("w+b") as file:
-            stream = PackStream(read, file.write, limits)
+            stream = PackStream(read, file.write, limits, ahead=ahead)
             _take_all(stream, incoming)
             if not stream.count:
                 return None

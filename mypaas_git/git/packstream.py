@@ -10,21 +10,23 @@ from binascii import crc32
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from hashlib import sha1
-from typing import NamedTuple
 from zlib import decompressobj
 
 from mypaas_git.git.check import BLOB, NAMES
 from mypaas_git.git.contents import header, object_id, result_size
 from mypaas_git.git.limits import MAX_OBJECT, MAX_PARSED, MIB, Limits, PackBroken
-from mypaas_git.git.packfile import Head, parse_head
+from mypaas_git.git.packfile import Fields, parse_head
 
 CHUNK = 1 << 18
 PIECE = 1 << 16
+MIN_ENTRY = 9
+"""Bytes of the shortest object: its head, and zlib's for nothing at all."""
+TRAILER = 20
 MIN_DELTA = 4
 """Bytes of the shortest delta that git takes: two sizes and an instruction."""
 
 
-class Entry(NamedTuple):
+class Entry:
     """One object of a pack.
 
     ``size`` is what it unfolds to, for a delta after it was applied. ``base``
@@ -32,20 +34,33 @@ class Entry(NamedTuple):
     ``data`` is what was inflated, unless that is large.
     """
 
-    offset: int
-    kind: int
-    size: int
-    crc: int
-    base: int | bytes | None = None
-    id: bytes | None = None
-    data: bytes | None = None
+    __slots__ = ("base", "crc", "data", "id", "kind", "offset", "size")
+
+    def __init__(  # noqa: PLR0917 - a hundred thousand are made, and names would take time
+        self,
+        offset: int,
+        kind: int,
+        size: int,
+        crc: int,
+        base: int | bytes | None,
+        id_: bytes | None,
+        data: bytes | None,
+    ) -> None:
+        self.offset = offset
+        self.kind = kind
+        self.size = size
+        self.crc = crc
+        self.base = base
+        self.id = id_
+        self.data = data
 
 
 class PackStream:
     """Reads a pack with ``read``, writing it to ``write`` as it was.
 
-    ``read(n)`` gives up to ``n`` bytes and ``b""`` at the end. Who only wants to get to
-    the pack's end need not ``keep`` anything of it. Every fault raises
+    ``read(n)`` gives up to ``n`` bytes and ``b""`` at the end. ``ahead`` is told when it is
+    certain that more will be read, so that it can be on its way by then. Who only wants to
+    get to the pack's end need not ``keep`` anything of it. Every fault raises
     :class:`PackBroken`.
     """
 
@@ -55,8 +70,10 @@ class PackStream:
         write: Callable[[bytes], object],
         limits: Limits,
         *,
+        ahead: Callable[[], object] | None = None,
         keep: bool = True,
     ) -> None:
+        self._ahead = ahead
         self._keep = keep
         self._read = read
         self._write = write
@@ -71,6 +88,8 @@ class PackStream:
         self._begun = 0
         self._hash = sha1(usedforsecurity=False)
         self._crc = 0
+        # Objects behind the current one.
+        self._left = 0
         self.count = 0
         self.checksum = b""
 
@@ -85,11 +104,11 @@ class PackStream:
                 f"the pack declares {self.count} objects: "
                 f"at most {self._limits.objects} are taken"
             )
-        for _ in range(self.count):
+        for self._left in reversed(range(self.count)):  # noqa: B020 - no loop's variable
             yield self._entry()
         self._settle(self._position)
         self.checksum = self._hash.digest()
-        trailer = self._exactly(20)
+        trailer = self._exactly(TRAILER)
         if trailer != self.checksum:
             raise PackBroken("the pack's checksum is wrong: it was damaged on its way")
         self._write(trailer)
@@ -192,7 +211,7 @@ class PackStream:
         if left:
             raise PackBroken("an object of the pack is shorter than it declares")
 
-    def _head(self) -> Head:
+    def _head(self) -> Fields:
         """Read what stands before an object's data."""
         offset = self._base + self._position
         try:
@@ -202,10 +221,10 @@ class PackStream:
                 return self._cut_head(offset)
         except ValueError as error:
             raise PackBroken(str(error)) from None
-        self._position += head.at - offset
+        self._position += head[3] - offset
         return head
 
-    def _cut_head(self, offset: int) -> Head:
+    def _cut_head(self, offset: int) -> Fields:
         """The same, of which the buffer holds the beginning only."""
         raw = bytearray()
         while True:
@@ -253,6 +272,10 @@ class PackStream:
                 f"the pack is over the limit of {self._limits.received} bytes "
                 f"([git] max_pack_size)"
             )
+        # Of the current object, nothing more need come.
+        sure = MIN_ENTRY * self._left + TRAILER if self._left else 0
+        if self._ahead and sure > len(self._buffer):
+            self._ahead()
 
 
 def _too_big(size: int, most: int) -> str:

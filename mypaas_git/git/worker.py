@@ -6,8 +6,8 @@ single thread. What a child may take of the machine is limited by the kernel. Ru
 
 Each datagram on that socket is a job as JSON (where the objects are, and what may be
 taken of the machine) and one end of a socket pair. On that the child asks for the pack,
-``R`` for every piece, which comes behind its length in four bytes. It ends with ``V``
-and the verdict, as JSON.
+``R`` for every piece, which comes behind its length in four bytes; it asks for one ahead
+when that is sure to come. It ends with ``V`` and the verdict, as JSON.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from mypaas_git.errors import GitRefused, PackRefused
-from mypaas_git.git.ingest import Quarantine, Read, indexes_size, take_within, told_of_full_disk
+from mypaas_git.git.ingest import Quarantine, indexes_size, take_within, told_of_full_disk
 from mypaas_git.git.limits import MAX_OBJECT, MIB, Limits, PackBroken, size_now
 
 ASK, VERDICT = b"R", b"V"
@@ -86,7 +86,7 @@ def _carry_out(job: dict[str, Any], connection: socket.socket, processors: _Proc
     quarantine = Quarantine(Path(job["path"]), Path(job["objects"]))
     try:
         _restrict(quarantine, job)
-        verdict = _take(_Feed(connection).read, quarantine, job, processors)
+        verdict = _take(_Feed(connection), quarantine, job, processors)
     except Exception:  # noqa: BLE001 - the server logs it and tells the pusher
         verdict = {"crash": traceback.format_exc()}
     with suppress(OSError):  # the server may be gone
@@ -95,12 +95,12 @@ def _carry_out(job: dict[str, Any], connection: socket.socket, processors: _Proc
 
 
 def _take(
-    read: Read, quarantine: Quarantine, job: dict[str, Any], processors: _Processors
+    feed: _Feed, quarantine: Quarantine, job: dict[str, Any], processors: _Processors
 ) -> dict[str, Any]:
     try:
         with told_of_full_disk():
             limits = Limits(received=job["limit"], helped=processors.take)
-            checksum = take_within(read, quarantine, limits)
+            checksum = take_within(feed.read, quarantine, limits, feed.ask)
         return {"checksum": checksum and checksum.hex()}
     except GitRefused as error:
         broken = isinstance(error, PackBroken)
@@ -137,12 +137,20 @@ class _Feed:
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
-        self._left = b""
+        self._asked = False
+
+    def ask(self) -> None:
+        """Have the next piece sent, one at a time."""
+        if not self._asked:
+            self._asked = True
+            with suppress(OSError):  # then there is nothing to be read
+                self._connection.sendall(ASK)
 
     def read(self, _size: int) -> bytes:
         """What comes next; ``b""`` at the end, and when the server is gone."""
+        self.ask()
+        self._asked = False
         with suppress(OSError):
-            self._connection.sendall(ASK)
             return self._exactly(int.from_bytes(self._exactly(LENGTH), "big"))
         return b""
 

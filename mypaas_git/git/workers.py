@@ -157,9 +157,8 @@ def _converse(connection: socket.socket, read: Read) -> dict[str, Any]:
     with suppress(OSError, ValueError):
         while (asked := connection.recv(1)) == ASK:
             piece = read(CHUNK)
-            connection.sendall(len(piece).to_bytes(LENGTH, "big"))
-            if piece:  # of the end a child may have judged already, and be gone
-                connection.sendall(piece)
+            with suppress(OSError):  # it may have judged by now, and be gone
+                connection.sendall(len(piece).to_bytes(LENGTH, "big") + piece)
         if asked == VERDICT:
             size = int.from_bytes(connection.recv(LENGTH, socket.MSG_WAITALL), "big")
             verdict: dict[str, Any] = json.loads(connection.recv(size, socket.MSG_WAITALL))

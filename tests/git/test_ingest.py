@@ -23,6 +23,7 @@ from mypaas_git.git.contents import Contents
 from mypaas_git.git.ingest import ingest, take_within
 from mypaas_git.git.limits import Limits
 from mypaas_git.git.packindex import write_index
+from mypaas_git.git.packstream import PackStream
 from mypaas_git.git.repository import Repositories, Repository
 from mypaas_git.git.stored import Stored
 from mypaas_git.names import ServiceName
@@ -577,3 +578,26 @@ def test_a_real_history(repository: Repository, tmp_path: Path) -> None:
         == git(work, "rev-list", "--objects", tip).stdout
     )
     assert git(path, "fsck", "--strict", "--full").returncode == 0
+
+
+@pytest.mark.parametrize("size", [1, 5, 9, 28, 100, 1000])
+def test_nothing_is_announced_that_does_not_come(size: int) -> None:
+    """Whoever is told that more will be read need not fear to wait for it in vain."""
+    data = pack(*(entry(BLOB, b"") for _ in range(200)))
+    read = io.BytesIO(data).read
+    announced = unused = 0
+
+    def piece(_: int) -> bytes:
+        nonlocal unused
+        unused = 0
+        return read(size)
+
+    def ahead() -> None:
+        nonlocal announced, unused
+        announced, unused = announced + 1, unused + 1
+
+    stream = PackStream(piece, len, Limits(GIB), ahead=ahead)
+    assert len(list(stream.entries())) == 200
+    assert unused == 0
+    # But for the first and the last, all of its pieces can be known of.
+    assert announced >= (len(data) - 60) // size - 2
