@@ -18,6 +18,7 @@ from dulwich.pack import apply_delta
 
 from mypaas_git.errors import PackRefused
 from mypaas_git.git.packfile import CHUNK
+from mypaas_git.git.signals import hear
 
 MAX_MEMORY = 1 << 20
 """Bytes from which on contents go to the disk."""
@@ -297,6 +298,7 @@ class _Reader:
             chunk = next(self._chunks, None)
             if chunk is None:
                 return False
+            hear()  # a delta may have millions of instructions
             self._chunk, self._at = chunk, 0
         return True
 

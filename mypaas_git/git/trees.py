@@ -143,4 +143,5 @@ def _directory(data: bytes) -> tuple[bytes, bytes]:
     A wrong one costs time, and nothing else.
     """
     end = max(0, len(data) - _ID - 1)
-    return data[: data.find(b"\0")], data[data.rfind(b" ", 0, end) : end]
+    # Compiled, a slice that begins behind its end is an error.
+    return data[: data.find(b"\0")], data[max(0, data.rfind(b" ", 0, end)) : end]
