@@ -1,7 +1,7 @@
 """Compiles the modules that take packs apart, by mypyc, when the package is built.
 
-They run as well as they are: whatever is missing for it, such as a C compiler or Python's
-headers, and with MYPAAS_PURE=1, the package is built without. An editable install is never
+They also run uncompiled: whatever is missing for it, such as a C compiler or the headers of
+Python, and with MYPAAS_PURE=1, the package is built without. An editable install is never
 compiled, so that what is edited counts at once.
 """
 
