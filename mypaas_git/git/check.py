@@ -6,7 +6,6 @@ As strict as ``git fsck --strict``, whose ``fsck.c`` says what it asks of each k
 from __future__ import annotations
 
 import re
-from itertools import chain
 from typing import NamedTuple
 
 from dulwich.objects import Blob, Commit, Tag, Tree
@@ -204,12 +203,16 @@ class _Reader:
 
 # Trees.
 
-_ENTRY = re.compile(rb"([^ \0]+) ([^\0]*)\0(.{20})", re.DOTALL)
+# Behind an entry comes the next, or a rest that is none. Were that not matched as well, an
+# entry would be looked for at each byte of it, up to its end every time.
+_REST = rb"|.+"
+_ENTRY = re.compile(rb"([^ \0]+) ([^\0]*)\0(.{20})" + _REST, re.DOTALL)
 _ID_SIZE = 20
 _KINDS = {b"40000": TREE} | dict.fromkeys([*FILES, b"120000"], BLOB)
 # An entry of these kinds whose name needs no further look.
 _PLAIN = re.compile(
-    rb"(%b) (%b%b{0,254})\0(.{20})" % (b"|".join(sorted(_KINDS)), PLAIN_START, PLAIN_REST),
+    rb"(%b) (%b%b{0,254})\0(.{20})" % (b"|".join(sorted(_KINDS)), PLAIN_START, PLAIN_REST)
+    + _REST,
     re.DOTALL,
 )
 _NOWHERE = bytes(_ID_SIZE)
@@ -227,11 +230,9 @@ def _check_tree(id_: bytes, data: bytes, seen: Seen) -> Checked:
         return plain
     checked = Checked([], [])
     order = _Order()
-    end = 0
     for found in _ENTRY.finditer(data):
-        if found.start() != end:
-            break
-        end = found.end()
+        if found[1] is None:
+            raise _Malformed("an entry of it is cut short")
         entry = _Entry._make(found.groups())
         fault = order.fault(entry.name, entry.mode == b"40000")
         if fault is None and found[0] in seen.entries:
@@ -245,8 +246,6 @@ def _check_tree(id_: bytes, data: bytes, seen: Seen) -> Checked:
         seen.add(found[0], noted)
         checked.links.extend(noted.links)
         checked.dotfiles.extend(noted.dotfiles)
-    if end != len(data):
-        raise _Malformed("an entry of it is cut short")
     return checked
 
 
@@ -258,8 +257,7 @@ def _check_plain(data: bytes, seen: Seen) -> Checked | None:
     if len(data) > MAX_PLAIN:
         return None
     found = _PLAIN.findall(data)
-    # Nothing lies between the entries that were found, or around them.
-    if sum(map(len, chain.from_iterable(found))) + 2 * len(found) != len(data):
+    if found and not found[-1][0]:
         return None
     names = {name for _, name, _ in found}
     # A directory is sorted as if its name ended in a slash.

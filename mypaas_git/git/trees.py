@@ -15,7 +15,8 @@ from typing import Generic, NamedTuple, TypeVar
 MAX_KNOWN = 8 << 20
 """Bytes of trees that are remembered at a time."""
 
-_ENTRY = re.compile(rb"[^ \0]+ [^\0]+\0.{20}", re.DOTALL)
+# What is no entry is matched as a whole, so that none is looked for at each byte of it.
+_ENTRY = re.compile(rb"([^ \0]+ [^\0]+\0.{20})|.+", re.DOTALL)
 _ID = 20
 _Id = TypeVar("_Id")
 _Result = TypeVar("_Result")
@@ -130,7 +131,7 @@ def _added(known: _Known, data: bytes) -> _New | None:
 def _entries(data: bytes) -> list[bytes] | None:
     """All entries of a tree, None if it consists of anything else."""
     entries = _ENTRY.findall(data)
-    return entries if sum(map(len, entries)) == len(data) else None
+    return None if entries and not entries[-1] else entries
 
 
 def _starts(entries: list[bytes]) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 import zlib
 from pathlib import Path
 
@@ -213,6 +214,16 @@ def test_bad_objects(tmp_path: Path) -> None:
     assert {id_: data for id_, data in ids.items() if id_ not in bad} == {}
     assert [data for kind, data in BAD_OBJECTS if taken(kind, data)] == []
     assert [data for data in STRICTER_TREES if taken(TREE, data)] == []
+
+
+@pytest.mark.parametrize("rest", [b"x", b"x ", b"100644 a", b"100644 " + b"a" * 250])
+def test_what_is_no_tree_is_soon_found(rest: bytes) -> None:
+    """The time is in proportion to the length, as the server does nothing else (T36)."""
+    begun = time.monotonic()
+    for end in (b"", b"\0"):
+        with pytest.raises(GitRefused, match="malformed"):
+            check_object(TREE, A_ID, b"100644 a\0" + A_ID + rest * 60_000 + end)
+    assert time.monotonic() - begun < 5
 
 
 @settings(max_examples=300)

@@ -162,6 +162,17 @@ def test_time_is_in_proportion() -> None:
     assert time.monotonic() - start < 60
 
 
+def test_what_is_no_tree_is_soon_found() -> None:
+    """Nor is an entry looked for at each byte of what resembles a good tree."""
+    trees = Trees(check, check_new)
+    first, last = file(b"!"), file(b"~")
+    trees.check(1, first + last)
+    start = time.monotonic()
+    with pytest.raises(Wrong):
+        trees.check(2, first + b"x" * 60_000 + b"\0" * 40 + last)
+    assert time.monotonic() - start < 5
+
+
 def test_a_bad_name_among_good_ones(tmp_path: Path) -> None:
     """A pack whose second version of a directory holds ``.git`` is refused."""
     blob = object_id(BLOB, b"a\n")
