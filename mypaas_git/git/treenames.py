@@ -21,8 +21,24 @@ MODULES, ATTRIBUTES = b"gitmodules", b"gitattributes"
 PLAIN_START, PLAIN_REST = rb"[A-Za-z0-9_-]", rb"[ -.0-\[\]-}]"
 """Patterns of what no file system can take for anything else: most names by far."""
 _PLAIN = re.compile(PLAIN_START + PLAIN_REST + b"*")
-# Where a long name does not do, NTFS offers six characters and a number, or a hash.
-_SHORT = {MODULES: (b"gitmod", b"gi7eba"), ATTRIBUTES: (b"gitatt", b"gi7d29")}
+
+
+def _ntfs(which: bytes, short: bytes, hashed: bytes) -> re.Pattern[bytes]:
+    """A pattern of all names that NTFS takes for a dotfile, of which two are shorter."""
+    # Where a long name does not do, NTFS offers six characters and a number, or a hash.
+    names = [rb"\." + which, short + rb"~[1-4]"]
+    names += [rb"%b~[1-9][0-9]{%d}" % (hashed[:size], 6 - size) for size in range(7)]
+    # Windows takes what follows a backslash for a file below. What follows a colon is a
+    # stream of the file; spaces and dots at the end are dropped.
+    return re.compile(
+        rb"(?:\A|(\\))(?:%b)[ .]*(?:\Z|:|(?(1)\\|\Z))" % b"|".join(names), re.IGNORECASE
+    )
+
+
+_NTFS = {
+    MODULES: _ntfs(MODULES, b"gitmod", b"gi7eba"),
+    ATTRIBUTES: _ntfs(ATTRIBUTES, b"gitatt", b"gi7d29"),
+}
 _IGNORED = re.compile("[" + "".join(map(chr, HFS_IGNORABLE_CHARS)) + "]")
 
 
@@ -51,10 +67,8 @@ def dotfile(name: bytes) -> bytes | None:
     """MODULES or ATTRIBUTES when a name stands for ``.gitmodules`` or ``.gitattributes``."""
     if is_plain(name) and b"~" not in name:
         return None
-    # Windows takes what follows a backslash for a file below.
-    parts = [name, *name.split(b"\\")[1:]]
-    for which in (MODULES, ATTRIBUTES):
-        if _hfs(name) == b"." + which or any(_ntfs(part, which) for part in parts):
+    for which, pattern in _NTFS.items():
+        if pattern.search(name) or _hfs(name) == b"." + which:
             return which
     return None
 
@@ -77,15 +91,3 @@ def _valid(name: bytes) -> bytes:
     except UnicodeDecodeError as error:
         return name[: error.start]
     return name
-
-
-def _ntfs(name: bytes, which: bytes) -> bool:
-    # What follows a colon is a stream of the file; spaces and dots at the end are dropped.
-    name = name.lower().split(b":")[0].rstrip(b" .")
-    short, hashed = _SHORT[which]
-    if name == b"." + which or re.fullmatch(re.escape(short) + rb"~[1-4]", name):
-        return True
-    stem, tilde, number = name.partition(b"~")
-    return bool(tilde and len(name) == 8 and hashed.startswith(stem)) and (
-        re.fullmatch(rb"[1-9][0-9]*", number) is not None
-    )
