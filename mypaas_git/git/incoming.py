@@ -255,12 +255,15 @@ class Incoming:
 
         git looks for a base in the pack itself, and would go round and round.
         """
+        fine: set[bytes] = set()
         for id_ in self._lenders:
-            seen = {id_}
-            while (id_ := self._lenders.get(id_, b"")) not in seen and id_:
+            seen: set[bytes] = set()
+            while id_ and id_ not in fine:
+                if id_ in seen:
+                    raise PackRefused(f"the delta {id_.hex()} of the pack is based on itself")
                 seen.add(id_)
-            if id_:
-                raise PackRefused(f"the delta {id_.hex()} of the pack is based on itself")
+                id_ = self._lenders.get(id_, b"")  # noqa: PLW2901 - of each from where it is
+            fine |= seen
 
 
 def _new_trees() -> Trees[bytes, Checked]:

@@ -10,6 +10,7 @@ import time
 import tracemalloc
 from collections.abc import Iterator
 from contextlib import closing
+from itertools import pairwise
 from pathlib import Path
 
 import packs
@@ -280,6 +281,21 @@ def test_deltas_of_what_is_here(repository: Repository) -> None:
     assert git(path, "fsck", "--strict", "--full").returncode == 0
     for index in (path / "objects/pack").glob("*.idx"):
         git(path, "verify-pack", str(index))
+
+
+def test_a_long_row_of_loans(repository: Repository) -> None:
+    """That it is no circle is found in a time in proportion to its length (T19)."""
+    blobs = sorted(
+        (b"%d" % number for number in range(12_000)), key=lambda b: object_id(BLOB, b)
+    )
+    take(repository, pack(*(entry(BLOB, blob) for blob in blobs)))
+    row = [
+        entry(REF_DELTA, packs.insert(base, blob), base=object_id(BLOB, base))
+        for blob, base in pairwise(blobs)
+    ]
+    begun = time.process_time()
+    take(repository, pack(*row))
+    assert time.process_time() - begun < 4
 
 
 def test_a_circle_on_the_disk(repository: Repository, tmp_path: Path) -> None:
