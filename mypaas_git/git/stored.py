@@ -7,6 +7,7 @@ is unfolded to the disk.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +21,9 @@ from mypaas_git.git.contents import Contents, apply, result_size
 from mypaas_git.git.packfile import Head, PackFile
 from mypaas_git.git.packindex import PackIndex
 
+MAX_KINDS = 100_000
+"""Deltas of a pack whose kind is remembered, besides those of one chain."""
+
 
 class _Pack:
     """A pack and its index; the bases of its deltas are all in the pack itself."""
@@ -28,6 +32,7 @@ class _Pack:
         self.index = PackIndex(index)
         self._path = index.with_suffix(".pack")
         self._file: BinaryIO | None = None
+        self._kinds: dict[int, int] = {}
 
     @property
     def file(self) -> PackFile:
@@ -38,15 +43,39 @@ class _Pack:
     def chain(self, offset: int) -> list[Head]:
         """What is at ``offset``, and if it is a delta what is below, to the whole object."""
         heads: list[Head] = []
+        for _, head in self._descent(offset):
+            heads.append(head)
+            if head.base is None:
+                break
+        return heads
+
+    def kind(self, offset: int) -> int:
+        """The type number of what is at ``offset``.
+
+        That of all below is known from then on, since a chain can be long and lead to
+        thousands of objects that are asked about.
+        """
+        kind = 0
+        passed: list[int] = []
+        for at, head in self._descent(offset):
+            kind = head.kind if head.base is None else self._kinds.get(at, 0)
+            if kind:
+                break
+            passed.append(at)
+        if len(self._kinds) > MAX_KINDS:
+            self._kinds.clear()
+        self._kinds.update(dict.fromkeys(passed, kind))
+        return kind
+
+    def _descent(self, offset: int) -> Iterator[tuple[int, Head]]:
+        """Yield what is at ``offset`` and then what is below, each with its offset."""
         seen: set[int] = set()
         at: int | None = offset
         while at is not None and at not in seen:
             seen.add(at)
             head = self.file.head(at)
-            heads.append(head)
-            if head.base is None:
-                return heads
-            at = head.base if isinstance(head.base, int) else self.index.offset(head.base)
+            yield at, head
+            at = self.index.offset(head.base) if isinstance(head.base, bytes) else head.base
         raise PackRefused(f"{self._path.name} on the server is damaged: a delta has no base")
 
     def close(self) -> None:
@@ -117,7 +146,7 @@ class Stored:
         if found is None:
             return self._elsewhere(id_)[0]
         pack, offset = found
-        return pack.chain(offset)[-1].kind
+        return pack.kind(offset)
 
     def size(self, id_: bytes) -> int:
         """How many bytes the object holds. Raises KeyError."""

@@ -298,6 +298,20 @@ def test_a_long_row_of_loans(repository: Repository) -> None:
     assert time.process_time() - begun < 4
 
 
+def test_links_into_a_deep_chain(repository: Repository) -> None:
+    """A chain that many links lead into is not followed to its end for each (T19)."""
+    blobs = [b"%d" % number for number in range(10_000)]
+    chain = [entry(BLOB, blobs[0])]
+    for base, blob in pairwise(blobs):
+        distance = packs.distance(len(chain[-1]))
+        chain.append(entry(OFS_DELTA, packs.insert(base, blob), base=distance))
+    take(repository, pack(*chain))
+    items = [(b"100644", blob, object_id(BLOB, blob)) for blob in blobs[-2000:]]
+    begun = time.process_time()
+    take(repository, pack(entry(TREE, packs.tree(*items))))
+    assert time.process_time() - begun < 4
+
+
 def test_a_circle_on_the_disk(repository: Repository, tmp_path: Path) -> None:
     """A pack that goes round in circles, whoever brought it, is told of and left (T70)."""
     data = pack(ref_delta(A_ID, packs.insert(A, A)))
