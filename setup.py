@@ -1,4 +1,4 @@
-"""Compiles what takes packs apart and makes contexts, by mypyc, when the package is built.
+"""Compiles what reads packs, by mypyc, when the package is built.
 
 They also run uncompiled: whatever is missing for it, such as a C compiler or the headers of
 Python, and with MYPAAS_PURE=1, the package is built without. An editable install is never

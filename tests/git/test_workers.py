@@ -491,9 +491,9 @@ def test_side_by_side(workers: Workers, tmp_path: Path) -> None:
 def test_a_bomb_for_two(workers: Workers, repository: Repository) -> None:
     """What fills both processes of a pack has no more memory than one would have (T19)."""
     data = bomb_for_two()
-    with watched(workers) as watch:
-        with pytest.raises(PackRefused, match="MiB of memory to take in"):
-            take(workers, repository, data)
+    why = "MiB of memory to take in"
+    with watched(workers) as watch, pytest.raises(PackRefused, match=why):
+        take(workers, repository, data)
     assert watch.helped
     assert watch.child < CHILD_MIB << 10
     assert watch.server < SERVER_MIB << 10
