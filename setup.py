@@ -1,4 +1,4 @@
-"""Compiles the modules that take packs apart, by mypyc, when the package is built.
+"""Compiles what reads packs, by mypyc, when the package is built.
 
 They also run uncompiled: whatever is missing for it, such as a C compiler or the headers of
 Python, and with MYPAAS_PURE=1, the package is built without. An editable install is never
@@ -19,8 +19,9 @@ from setuptools.command.build_ext import build_ext
 MODULES = [
     f"mypaas_git/git/{name}.py"
     for name in (
-        *("check", "contents", "deltas", "dotfiles", "incoming", "limits", "packfile"),
-        *("packindex", "packstream", "thin", "treenames", "trees"),
+        *("blobs", "check", "contents", "context", "deltas", "dotfiles", "incoming"),
+        *("limits", "packfile", "packindex", "packstream", "places", "tarheaders", "thin"),
+        *("treenames", "trees"),
     )
 ]
 # The same whatever is installed where it is compiled.

@@ -271,18 +271,19 @@ class Front:
                 branches=self._app.settings.git.branches,
                 max_pack_size=self._app.settings.git.max_pack_size,
                 deploy=self._deploy(identity, service, stream, releases),
-                plan=self._plan(identity, service),
+                plan=self._plan(identity, service, stream),
                 push_id=push_id,
                 allow=functools.partial(allow_ref, identity),
                 take=self._app.workers.take,
             )
 
     def _plan(
-        self, identity: Identity, service: ServiceName
+        self, identity: Identity, service: ServiceName, stream: Stream
     ) -> Callable[[Repository, RefUpdate, Progress], None]:
         def plan(repository: Repository, update: RefUpdate, progress: Progress) -> None:
             log.info("plan", commit=update.new, ref=update.ref)
-            self._app.hook.plan(Push(repository, update, identity, progress), service)
+            push = Push(repository, update, identity, progress, lambda: stream.left)
+            self._app.hook.plan(push, service)
 
         return plan
 

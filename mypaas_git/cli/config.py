@@ -139,14 +139,15 @@ def _change(
     with context.asking() as asker:
         release = context.app.operations.configure(service, changes, asker, restart=restart)
         if release is None:
-            asker.progress.done(f"{did} {keys} of {service}{_effect(context, service)}")
+            effect = _effect(context, service, did)
+            asker.progress.done(f"{did} {keys} of {service}{effect}")
 
 
-def _effect(context: Context, service: ServiceName) -> str:
+def _effect(context: Context, service: ServiceName, did: str) -> str:
     """What becomes of variables that no release was made for."""
     standing = context.app.ledger.standing(service)
-    if standing.live is None:
-        return f"; {_waiting(context, service)}"
+    if standing.live is None:  # what was unset waits for nothing
+        return f"; {_waiting(context, service)}" if did == "set" else ""
     if all(each.live for each in _variables(context, service)):
         return f"; {standing.live.label} has it already"
     if standing.wanted is Wanted.STOPPED:

@@ -142,6 +142,7 @@ class Engine:
         """
         spec = request.spec
         self._claims.check(request)
+        _read_through(request)
         standing = self._ledger.standing(spec.service)
         live = standing.live
         progress.step(
@@ -469,6 +470,13 @@ def _announce(release: Release, out: Progress) -> None:
         f"{release.service} {release.label} is live in {seconds}, {down} s down"
         f"{saw if release.probes else ''}"
     )
+
+
+def _read_through(request: Request) -> None:
+    """Read what a builder would be given. Raises TreeRefused, and Cancelled."""
+    for _ in request.context():
+        if request.cancelled():
+            raise Cancelled("cancelled before the plan was made")
 
 
 def _counted(names: Sequence[str]) -> str:

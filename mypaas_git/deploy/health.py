@@ -28,6 +28,9 @@ that takes 5 s to get ready is seen at most 0.1 s late."""
 INSPECT = 0.2
 """Seconds between two questions to the engine, which cost more than one to the replica."""
 
+SILENCE = 10.0
+"""Seconds after which the pusher is told what a replica lacks; then after twice as many."""
+
 CANCEL_POLL = 0.2
 LOG_LINES = 20
 MAX_STATUS_LINE = 4096
@@ -75,9 +78,10 @@ def start_and_wait(
 ) -> None:
     """Start the replicas, all at the same time, and return once each passes the gate.
 
-    ``report`` gets a line for each that does. Raises StartFailed when one does not start
-    or exits, and Unhealthy when one is not ready after ``timeout`` seconds; those carry
-    its last lines. Raises Cancelled when ``cancelled`` turns true.
+    ``report`` gets a line for each that does, and some for one that takes long. Raises
+    StartFailed when one does not start or exits, and Unhealthy when one is not ready after
+    ``timeout`` seconds; those carry its last lines. Raises Cancelled when
+    ``cancelled`` turns true.
     """
     failed = threading.Event()
 
@@ -86,7 +90,7 @@ def start_and_wait(
             watched = _Watch(runtime, name, gate, timeout, failed)
             runtime.start(name)
             reach("start.started")
-            seconds = watched.wait()
+            seconds = watched.wait(report)
         except BaseException:
             failed.set()
             raise
@@ -140,11 +144,15 @@ class _Watch:
         self._replica: Replica | None = None
         self._inspected = float("-inf")
 
-    def wait(self) -> float:
+    def wait(self, report: Callable[[str], None]) -> float:
         """Return the seconds from its start until the replica was ready."""
+        tell_at = SILENCE
         while not self._ready():
             if self._seconds() > self._timeout:
                 raise self._unhealthy()
+            if self._seconds() > tell_at:
+                report(f"{self._name} not ready after {tell_at:g} s: {self._last}")
+                tell_at *= 2
             pause = min(LAST_POLL, max(FIRST_POLL, self._seconds() * SHARE))
             if self._others_failed.wait(pause):
                 raise _GaveUp

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from dulwich.object_store import DiskObjectStore
 from dulwich.objects import Blob, RawObjectID, hex_to_sha
 
 from mypaas_git.errors import GitRefused
@@ -40,7 +41,14 @@ class Blobs:
     """Reads what lies whole in a repository's packs; a context manager, for one thread."""
 
     def __init__(self, repository: Repository) -> None:
-        self._packs = list(_packs(Path(os.fspath(repository.store.path)) / "pack"))
+        # A plan reads from a quarantine, whose alternate is the repository.
+        stores = (repository.store, *repository.store.alternates)
+        self._packs = [
+            pack
+            for store in stores
+            if isinstance(store, DiskObjectStore)
+            for pack in _packs(Path(os.fspath(store.path)) / "pack")
+        ]
         self._files: dict[Path, int] = {}
         self._stack = ExitStack()
         # What was read last: of which file, from where on, and the bytes.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from dulwich.refs import Ref, check_ref_format
@@ -132,16 +133,22 @@ class Rules:
         if update.new is None:
             self._check_deletion(update)
         elif update.ref.startswith("refs/heads/") and not self.branch(update.ref):
-            pushed = clean(update.ref.removeprefix("refs/heads/"))
-            raise RefRefused(
-                f"only {' and '.join(self.branches)} deploy: "
-                f"git push mypaas {shlex.quote(f'{pushed}:{self.branches[0]}')}, with your own "
-                f"name of the branch before the colon"
-            )
+            raise self._no_deploy_branch(clean(update.ref.removeprefix("refs/heads/")))
         if refs.get(update.ref) != update.old:
             raise RefRefused("the ref moved meanwhile: fetch, merge, and push again")
         if deploys > 1 and self.deploys(update):
             raise RefRefused("one push deploys one branch: push them one by one")
+
+    def _no_deploy_branch(self, pushed: str) -> RefRefused:
+        only = f"only {' and '.join(self.branches)} deploy"
+        for branch in self.branches:
+            with suppress(MypaasError):
+                self.allow(f"refs/heads/{branch}")
+                return RefRefused(
+                    f"{only}: git push mypaas {shlex.quote(f'{pushed}:{branch}')}, with your "
+                    f"own name of the branch before the colon"
+                )
+        return RefRefused(f"{only}, and your key may not push there; ask an admin")
 
     def _check_deletion(self, update: RefUpdate) -> None:
         branch = self.branch(update.ref)

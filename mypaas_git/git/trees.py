@@ -51,7 +51,9 @@ class Trees(Generic[_Id, _Result]):
     def check(self, id_: _Id, data: bytes) -> _Result:
         key = _directory(data)
         known = self._known.get(key)
-        new = known and (_replaced(known, data) or _added(known, data))
+        new = known and (
+            _replaced(known, data) or _one_more(known, data) or _added(known, data)
+        )
         if new is None:
             result = self._check(id_, data)
             entries = _entries(data)
@@ -77,39 +79,105 @@ _New = tuple[list[bytes], list[int]]
 
 
 def _replaced(known: _Known, data: bytes) -> _New | None:
-    """What is new in ``data`` if nothing but ids was replaced, as in most commits.
+    """What is new in ``data`` if nothing but ids was replaced, as in most commits."""
+    if len(known.data) != len(data):
+        return None
+    new = _with_new_ids(known, data, 0, len(known.starts) - 1, 0)
+    return None if new is None else (new, known.starts)
 
-    Names and modes are the same, so that they are as well sorted as they were.
+
+def _one_more(known: _Known, data: bytes) -> _New | None:
+    """What is new in ``data`` if ids were replaced, and one entry came or went."""
+    old, starts = known
+    count, grown = len(starts) - 1, len(data) - len(old)
+    place = _alike(known, data)
+    begin = starts[place]
+    came = data[begin : begin + max(0, grown)]
+    behind = place if grown > 0 else place + 1
+    gone = starts[behind] - begin if behind <= count else 0
+    if not grown or gone != max(0, -grown):
+        return None
+    if came and not _fits(known, data, place, came):
+        return None
+    first = _with_new_ids(known, data, 0, place, 0)
+    last = None if first is None else _with_new_ids(known, data, behind, count, grown)
+    if first is None or last is None:
+        return None
+    new = [came] if came else []
+    further = [start + grown for start in starts[behind:]]
+    return first + new + last, starts[: place + len(new)] + further
+
+
+def _alike(known: _Known, data: bytes) -> int:
+    """How many entries at the beginning have the modes and names that they had."""
+    old, starts = known
+    low, high = 0, len(starts) - 1
+    while low < high:
+        middle = (low + high) // 2
+        at, end = starts[middle], starts[middle + 1] - _ID
+        if data.startswith(old[at:end], at):
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+def _fits(known: _Known, data: bytes, place: int, came: bytes) -> bool:
+    """Whether ``came`` is an entry with its place there, and a name that no other has."""
+    if _ENTRY.fullmatch(came) is None:
+        return False
+    old, starts = known
+    key = _key(came)
+    if place > 0 and _key(old[starts[place - 1] : starts[place]]) >= key:
+        return False
+    if place + 1 < len(starts) and key >= _key(old[starts[place] : starts[place + 1]]):
+        return False
+    # A file and a directory of one name need not be neighbours.
+    return data.count(came[came.index(b" ") : -_ID]) == 1
+
+
+def _key(entry: bytes) -> bytes:
+    """What an entry is sorted by: a directory as if its name ended in a slash."""
+    mode, _, name = entry[: -_ID - 1].partition(b" ")
+    return name + b"/" if mode == b"40000" else name
+
+
+def _with_new_ids(
+    known: _Known, data: bytes, low: int, last: int, shift: int
+) -> list[bytes] | None:
+    """Those that have new ids of some entries, which are ``shift`` bytes further on now.
+
+    None when anything else is new. Names and modes being the same, they are as well sorted
+    as they were.
     """
     old, starts = known
-    if len(old) != len(data):
-        return None
-    low, last = 0, len(starts) - 1
     high = last
     # Most often it is a single one, and then it is found in half the time.
     while high - low > 1:
         middle = (low + high) // 2
         at, end = starts[low], starts[middle]
-        if old[at:end] == data[at:end]:
+        if old[at:end] == data[at + shift : end + shift]:
             low = middle
         else:
             high = middle
-    behind = starts[high]
-    ranges = [(low, high) if old[behind:] == data[behind:] else (low, last)]
+    at, end = starts[high], starts[last]
+    same = old[at:end] == data[at + shift : end + shift]
+    ranges = [(low, high if same else last)]
     new = []
     while ranges:
         low, high = ranges.pop()
         at, end = starts[low], starts[high]
-        if old[at:end] == data[at:end]:
+        entries = data[at + shift : end + shift]
+        if old[at:end] == entries:
             continue
         if high - low > 1:
             middle = (low + high) // 2
             ranges += [(middle, high), (low, middle)]
             continue
-        if old[at : end - _ID] != data[at : end - _ID]:
+        if old[at : end - _ID] != entries[:-_ID]:
             return None
-        new.append(data[at:end])
-    return new, starts
+        new.append(entries)
+    return new
 
 
 def _added(known: _Known, data: bytes) -> _New | None:

@@ -12,7 +12,7 @@ make_compiled() {
         flock 9 # two scripts in one clone
         [ "$(cat "$COMPILED/stamp" 2>/dev/null)" != "$stamp" ] || exit 0
         need_compiler
-        say "Compiling what takes packs apart (half a minute)"
+        say "Compiling what reads packs (half a minute)"
         compile_package
         printf '%s\n' "$stamp" >"$COMPILED/stamp"
     ) 9>"$CACHE/compiled.lock"

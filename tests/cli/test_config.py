@@ -252,6 +252,9 @@ def test_variables_before_the_first_push(paas: Paas, tmp_path: Path) -> None:
         assert "there is no service" in paas.ssh("status", name, key=bob).stderr
     finally:
         paas.ssh("keys", "remove", "bob")
+    ok(paas.ssh("config", "set", name, "B=2"))
+    unset = ok(paas.ssh("config", "unset", name, "B")).stderr
+    assert unset == f"=====> unset B of {name}\n"
     kept = ok(paas.ssh("remove", name, "--yes"))
     assert "--with-repo removes what is kept: variables" in kept.stderr
     ok(paas.ssh("remove", name, "--yes", "--with-repo"))

@@ -142,3 +142,17 @@ def test_on_a_server(paas: Paas, tmp_path: Path) -> None:
     done = paas.push(other, unique(), "main", "-o", "plan")
     assert "route-refused: Dockerfile line 2: mypaas.url: " in done.stderr
     assert f"http://{name}.test belongs to the service '{name}'" in done.stderr
+
+
+def test_of_what_no_builder_can_be_given(paas: Paas, tmp_path: Path) -> None:
+    """A submodule, say, is refused by the plan as it would be by the deploy."""
+    name = unique()
+    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 9\n"
+    app = make_app(tmp_path, web_dockerfile(f"url=http://{name}.test"), {"big.bin": pointer})
+    planned = paas.push(app, name, "main", "-o", "plan").stderr
+    deployed = paas.push(app, name).stderr
+    for told in planned, deployed:
+        assert "(tree-refused: big.bin is a pointer of Git LFS" in told
+
+    commit(app, {".dockerignore": "big.bin\n"})
+    assert "(plan-only: " in paas.push(app, name, "main", "-o", "plan").stderr

@@ -6,6 +6,7 @@ import random
 from pathlib import Path
 
 import pytest
+from dulwich.object_store import DiskObjectStore
 from dulwich.objects import ObjectID
 from gitserver import commit
 from support.stockgit import git
@@ -109,3 +110,17 @@ def test_damage_is_found(tmp_path: Path, name: str, keep_size: bool) -> None:
     path.write_bytes(data)
     with pytest.raises(GitRefused, match="damaged"):
         read(work, id_)
+
+
+def test_in_the_packs_of_an_alternate(tmp_path: Path) -> None:
+    """A quarantine in front of the repository does not make its files slow to read."""
+    work = tmp_path / "work"
+    commit(work, {"file": "a\n"})
+    git(work, "repack", "-adfq")
+    git(work, "prune-packed")
+    store = DiskObjectStore(tmp_path / "empty", alternates=[work / ".git/objects"])
+    with (
+        Repository.at(work / ".git") as repository,
+        Blobs(repository.with_store(store)) as blobs,
+    ):
+        assert blobs.read(blob(work, "file")) == (2, (b"a\n",))

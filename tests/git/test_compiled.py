@@ -1,4 +1,4 @@
-"""What takes packs apart runs as it is, or compiled where that is to be tested."""
+"""What reads packs runs as it is, or compiled where that is to be tested."""
 
 from __future__ import annotations
 

@@ -14,7 +14,8 @@ import pytest
 from gitserver import SECONDS, GitServer, commit, just_move, just_tell, run_git_server
 from support.stockgit import clean_env, git
 
-from mypaas_git.errors import BuildFailed
+from mypaas_git.errors import AccessDenied, BuildFailed
+from mypaas_git.git.commands import Command, Request, Rules
 from mypaas_git.git.receive import RefUpdate, receive_pack
 from mypaas_git.git.repository import Repository
 from mypaas_git.names import ServiceName
@@ -96,6 +97,26 @@ def test_wrong_branch(server: GitServer, work: Path) -> None:
     )
     assert "! [remote rejected] feature -> feature (ref-refused: only main and" in done.stderr
     server.git(work, "push", "mypaas", "feature:main")
+
+
+@pytest.mark.parametrize(
+    ("mine", "said"),
+    [
+        ("master", "only main and master deploy: git push mypaas release/eu:master, with"),
+        ("x", "only main and master deploy, and your key may not push there; ask an admin"),
+    ],
+)
+def test_wrong_branch_of_a_key_for_some(mine: str, said: str) -> None:
+    """Nobody is told to push to a branch that their key is not for."""
+
+    def allow(ref: str) -> None:
+        if ref not in ("refs/heads/release/eu", f"refs/heads/{mine}"):
+            raise AccessDenied("not yours")
+
+    update = RefUpdate("refs/heads/release/eu", None, "a" * 40)
+    request = Request([Command(b"", update)])
+    Rules(["main", "master"], allow).judge(request, {})
+    assert said in (request.commands[0].reason or "")
 
 
 def test_deploy_branch_cannot_be_deleted(server: GitServer, work: Path) -> None:

@@ -74,18 +74,37 @@ def memory(pid: int | str, field: str) -> int:
     return next((int(line.split()[1]) for line in status.splitlines() if field in line), 0)
 
 
+def together(pids: list[int]) -> int:
+    """KiB of memory that processes take, pages that they share counted once."""
+    total = 0
+    for pid in pids:
+        with suppress(OSError):
+            text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+            total += int(re.search(r"^Pss: +(\d+)", text, re.MULTILINE)[1])  # type: ignore[index]
+    return total
+
+
 class Watch:
-    """What the helper's children and this process take at most while it looks."""
+    """What the helper's children and this process take at most while it looks.
+
+    The second process that a child may have counts with it.
+    """
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
         self.child = self.server = 0
         self.seen: set[int] = set()
+        self.helped = False
 
     def look(self) -> None:
         for child in children(self._pid):
             self.seen.add(child)
             self.child = max(self.child, memory(child, "VmHWM"))
+            with suppress(OSError):
+                seconds = children(child)
+                if seconds:
+                    self.helped = True
+                    self.child = max(self.child, together([child, *seconds]))
         self.server = max(self.server, memory("self", "VmRSS"))
 
 
@@ -121,6 +140,26 @@ def noise_pack(size: int) -> bytes:
     """A good pack of one file that does not compress."""
     big = os.urandom(size)
     return packs.whole((b"100644", b"a", object_id(BLOB, big)), blobs=(big,))
+
+
+def bomb_for_two() -> bytes:
+    """Commits of a million parents, as deltas among so many others that two share them."""
+    entries = []
+    for number in range(4):
+        few = packs.commit(number.to_bytes(20, "big"), *[b"\2" * 20] * 1200)
+        begin, end = few.index(b"parent "), few.index(b"author ")
+        size = len(few) + 999 * (end - begin)
+        parents = packs.copy(begin, end - begin) * 1000
+        ends = packs.copy(0, begin), packs.copy(end, len(few) - end)
+        many = packs.varint(len(few)) + packs.varint(size) + ends[0] + parents + ends[1]
+        entries.append(entry(COMMIT, few))
+        entries.append(entry(REF_DELTA, many, base=object_id(COMMIT, few)))
+        for each in range(1500):
+            blob = b"%d %d" % (number, each)
+            entries.append(entry(BLOB, blob))
+            delta = packs.insert(blob, blob + b"!")
+            entries.append(entry(REF_DELTA, delta, base=object_id(BLOB, blob)))
+    return pack(*entries)
 
 
 def untouched(repository: Repository) -> None:
@@ -447,3 +486,16 @@ def test_side_by_side(workers: Workers, tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert failed == []
+
+
+def test_a_bomb_for_two(workers: Workers, repository: Repository) -> None:
+    """What fills both processes of a pack has no more memory than one would have (T19)."""
+    data = bomb_for_two()
+    why = "MiB of memory to take in"
+    with watched(workers) as watch, pytest.raises(PackRefused, match=why):
+        take(workers, repository, data)
+    assert watch.helped
+    assert watch.child < CHILD_MIB << 10
+    assert watch.server < SERVER_MIB << 10
+    assert gone(workers)
+    untouched(repository)
