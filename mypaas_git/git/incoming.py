@@ -57,6 +57,7 @@ class Incoming:
         self._borrowed: set[bytes] = set()
         self._lenders: dict[bytes, bytes] = {}
         self._lender = b""
+        self._reread = 0
         # Large blobs that are here already, to be compared once the pack lies on the disk.
         self._known: list[bytes] = []
 
@@ -117,7 +118,7 @@ class Incoming:
         with append(file, len(self._objects) + len(bases)) as appender:
             for id_ in bases:
                 kind = self._stored.kind(id_)
-                with closing(self._stored.contents(id_)) as contents:
+                with closing(self._unfolded(id_)) as contents:
                     offset, crc = appender.add(kind, contents)
                 self._objects[id_] = _place(offset, crc, kind)
         return appender.checksum
@@ -237,7 +238,7 @@ class Incoming:
 
     def _compare(self, kind: int, id_: bytes, contents: Contents) -> None:
         """SHA-1 can be made to collide: an object is not taken for one that it poses as."""
-        with closing(self._stored.contents(id_)) as here:
+        with closing(self._unfolded(id_)) as here:
             if self._stored.kind(id_) != kind or not here.equals(contents):
                 raise PackRefused(
                     f"{id_.hex()} is not the object of that id that is here already"
@@ -248,7 +249,14 @@ class Incoming:
             return None
         self._borrowed.add(id_)
         self._lender = id_
-        return self._stored.kind(id_), partial(self._stored.contents, id_)
+        return self._stored.kind(id_), partial(self._unfolded, id_)
+
+    def _unfolded(self, id_: bytes) -> Contents:
+        """What is here already, which a chain of thousands of deltas may lead to."""
+        self._reread += self._stored.cost(id_)
+        if self._reread > self._limits.reread:
+            raise self._limits.fault("the pack is about too much of what is here already")
+        return self._stored.contents(id_)
 
     def _refuse_circles(self) -> None:
         """Refuse deltas that could be resolved only since the store has their result.

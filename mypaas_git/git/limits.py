@@ -38,9 +38,10 @@ class Limits:
 
     Of the latter as many more are let through as deflate can make of the pack, ``ratio``
     times its length. ``held`` is in bytes of bases that wait in memory for their deltas,
-    ``base`` in bytes of one that is here already. What goes beyond is a ``fault``. ``helped``
-    says whether a large pack may be shared with a second process, which only who has a single
-    thread may start.
+    ``base`` in bytes of one that is here already, ``reread`` in bytes of all that is here
+    already and is looked into, what its deltas are based on included. What goes beyond is
+    a ``fault``. ``helped`` says whether a large pack may be shared with a second process,
+    which only who has a single thread may start.
     """
 
     received: int
@@ -49,6 +50,7 @@ class Limits:
     ratio: int = DEFLATE_RATIO
     held: int = 48 * MIB
     base: int = MAX_OBJECT
+    reread: int = 1 << 62
     fault: type[PackBroken] = PackBroken
     helped: Callable[[], bool] | None = None
 
@@ -60,6 +62,7 @@ SMALL = Limits(
     ratio=0,
     held=4 * MIB,
     base=4 * MIB,
+    reread=256 * MIB,
     fault=Outgrown,
 )
 

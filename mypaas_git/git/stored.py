@@ -21,6 +21,8 @@ from mypaas_git.git.contents import Contents, apply, result_size
 from mypaas_git.git.packfile import Head, PackFile
 from mypaas_git.git.packindex import PackIndex
 
+DELTA = 4096
+"""Bytes that could be written in the time that a delta takes, be its result ever so small."""
 MAX_KINDS = 100_000
 """Deltas of a pack whose kind is remembered, besides those of one chain."""
 
@@ -158,6 +160,14 @@ class Stored:
         if head.base is None:
             return head.size
         return result_size(next(pack.file.chunks(head)))[1]
+
+    def cost(self, id_: bytes) -> int:
+        """About how many bytes are written to unfold the object. Raises KeyError."""
+        found = self._find(id_)
+        if found is None:
+            return self.size(id_)
+        pack, offset = found
+        return len(pack.chain(offset)) * (self.size(id_) + DELTA)
 
     def contents(self, id_: bytes) -> Contents:
         """What the object holds. Raises KeyError."""

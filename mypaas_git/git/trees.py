@@ -124,7 +124,7 @@ def _alike(known: _Known, data: bytes) -> int:
 
 def _fits(known: _Known, data: bytes, place: int, came: bytes) -> bool:
     """Whether ``came`` is an entry with its place there, and a name that no other has."""
-    if _ENTRY.fullmatch(came) is None:
+    if _entries(came) != [came]:
         return False
     old, starts = known
     key = _key(came)

@@ -219,11 +219,11 @@ def test_bad_objects(tmp_path: Path) -> None:
 @pytest.mark.parametrize("rest", [b"x", b"x ", b"100644 a", b"100644 " + b"a" * 250])
 def test_what_is_no_tree_is_soon_found(rest: bytes) -> None:
     """The time is in proportion to the length, as the server does nothing else (T36)."""
-    begun = time.monotonic()
+    begun = time.process_time()
     for end in (b"", b"\0"):
         with pytest.raises(GitRefused, match="malformed"):
             check_object(TREE, A_ID, b"100644 a\0" + A_ID + rest * 60_000 + end)
-    assert time.monotonic() - begun < 5
+    assert time.process_time() - begun < 5
 
 
 @settings(max_examples=300)
@@ -302,11 +302,11 @@ def test_dotfiles_in_disguise(name: bytes, which: bytes | None) -> None:
 
 def test_a_name_with_many_parts() -> None:
     """That takes hardly longer than one without, be there as many as in a tree of 4 MiB."""
-    begun = time.monotonic()
+    begun = time.process_time()
     for name in (b"\\" * 4096, b"\\~1" * 1365, b"\\.gitmodules x" * 273):
         for _ in range(300):
             assert dotfile(name) is None
-    assert time.monotonic() - begun < 4
+    assert time.process_time() - begun < 4
 
 
 def in_trees(name: bytes, blobs: list[bytes]) -> list[tuple[int, bytes]]:

@@ -21,8 +21,8 @@ from support.stockgit import clean_env, git
 
 from mypaas_git.errors import GitRefused, PackRefused, TreeRefused
 from mypaas_git.git.contents import Contents
-from mypaas_git.git.ingest import ingest, take_within
-from mypaas_git.git.limits import Limits
+from mypaas_git.git.ingest import ingest, quarantined, take_within
+from mypaas_git.git.limits import SMALL, Limits, Outgrown
 from mypaas_git.git.packindex import write_index
 from mypaas_git.git.packstream import PackStream
 from mypaas_git.git.repository import Repositories, Repository
@@ -298,14 +298,31 @@ def test_a_long_row_of_loans(repository: Repository) -> None:
     assert time.process_time() - begun < 4
 
 
-def test_links_into_a_deep_chain(repository: Repository) -> None:
-    """A chain that many links lead into is not followed to its end for each (T19)."""
-    blobs = [b"%d" % number for number in range(10_000)]
+def deep_chain(blobs: list[bytes]) -> bytes:
+    """A pack of blobs, each a delta of the one before."""
     chain = [entry(BLOB, blobs[0])]
     for base, blob in pairwise(blobs):
         distance = packs.distance(len(chain[-1]))
         chain.append(entry(OFS_DELTA, packs.insert(base, blob), base=distance))
-    take(repository, pack(*chain))
+    return pack(*chain)
+
+
+def test_objects_at_the_end_of_a_deep_chain(repository: Repository) -> None:
+    """A small pack of what takes long to compare is one for a child, which has an end (T19)."""
+    blobs = [b"%d" % number for number in range(10_000)]
+    take(repository, deep_chain(blobs))
+    again = pack(*(entry(BLOB, blob) for blob in blobs[-10:]))
+    begun = time.process_time()
+    with pytest.raises(Outgrown), quarantined(repository.objects) as quarantine:
+        take_within(io.BytesIO(again).read, quarantine, SMALL)
+    assert time.process_time() - begun < 4
+    take(repository, again)
+
+
+def test_links_into_a_deep_chain(repository: Repository) -> None:
+    """A chain that many links lead into is not followed to its end for each (T19)."""
+    blobs = [b"%d" % number for number in range(10_000)]
+    take(repository, deep_chain(blobs))
     items = [(b"100644", blob, object_id(BLOB, blob)) for blob in blobs[-2000:]]
     begun = time.process_time()
     take(repository, pack(entry(TREE, packs.tree(*items))))

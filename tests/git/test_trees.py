@@ -167,10 +167,10 @@ def test_what_is_no_tree_is_soon_found() -> None:
     trees = Trees(check, check_new)
     first, last = file(b"!"), file(b"~")
     trees.check(1, first + last)
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(Wrong):
         trees.check(2, first + b"x" * 60_000 + b"\0" * 40 + last)
-    assert time.monotonic() - start < 5
+    assert time.process_time() - start < 5
 
 
 def test_a_bad_name_among_good_ones(tmp_path: Path) -> None:
