@@ -44,6 +44,13 @@ def take(repository: Repository, data: bytes, limit: int = GIB) -> None:
     ingest(io.BytesIO(data).read, repository.objects, limit)
 
 
+def processor_time(repository: Repository, data: bytes) -> float:
+    """Seconds that it takes to take a pack in, to be compared with those of another one."""
+    begun = time.process_time()
+    take(repository, data)
+    return time.process_time() - begun
+
+
 def untouched(repository: Repository) -> None:
     """Fail if anything of a refused pack was left."""
     objects = Path(os.fspath(repository.store.path))
@@ -288,14 +295,13 @@ def test_a_long_row_of_loans(repository: Repository) -> None:
     blobs = sorted(
         (b"%d" % number for number in range(12_000)), key=lambda b: object_id(BLOB, b)
     )
-    take(repository, pack(*(entry(BLOB, blob) for blob in blobs)))
+    first = processor_time(repository, pack(*(entry(BLOB, blob) for blob in blobs)))
     row = [
         entry(REF_DELTA, packs.insert(base, blob), base=object_id(BLOB, base))
         for blob, base in pairwise(blobs)
     ]
-    begun = time.process_time()
-    take(repository, pack(*row))
-    assert time.process_time() - begun < 4
+    # To go on to the end of the row from each was more than a hundred times as much.
+    assert processor_time(repository, pack(*row)) < 50 * first
 
 
 def deep_chain(blobs: list[bytes]) -> bytes:
@@ -312,21 +318,18 @@ def test_objects_at_the_end_of_a_deep_chain(repository: Repository) -> None:
     blobs = [b"%d" % number for number in range(10_000)]
     take(repository, deep_chain(blobs))
     again = pack(*(entry(BLOB, blob) for blob in blobs[-10:]))
-    begun = time.process_time()
     with pytest.raises(Outgrown), quarantined(repository.objects) as quarantine:
         take_within(io.BytesIO(again).read, quarantine, SMALL)
-    assert time.process_time() - begun < 4
     take(repository, again)
 
 
 def test_links_into_a_deep_chain(repository: Repository) -> None:
     """A chain that many links lead into is not followed to its end for each (T19)."""
     blobs = [b"%d" % number for number in range(10_000)]
-    take(repository, deep_chain(blobs))
+    first = processor_time(repository, deep_chain(blobs))
     items = [(b"100644", blob, object_id(BLOB, blob)) for blob in blobs[-2000:]]
-    begun = time.process_time()
-    take(repository, pack(entry(TREE, packs.tree(*items))))
-    assert time.process_time() - begun < 4
+    # To follow it to its end from each was more than a hundred times as much.
+    assert processor_time(repository, pack(entry(TREE, packs.tree(*items)))) < 20 * first
 
 
 def test_a_circle_on_the_disk(repository: Repository, tmp_path: Path) -> None:
