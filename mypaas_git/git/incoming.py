@@ -94,9 +94,7 @@ class Incoming:
                     f"the {NAMES[kind]} {id_.hex()} is missing from the pack; if yours is a "
                     f"shallow clone, 'git fetch --unshallow' first"
                 )
-            actual = self._stored.kind(id_)
-            if actual != kind:
-                raise _unexpected(id_, kind, actual)
+            _expect(id_, kind, self._stored.kind(id_))
 
     @property
     def has_dotfiles(self) -> bool:
@@ -208,8 +206,8 @@ class Incoming:
             raise PackRefused(f"the object {id_.hex()} is in the pack twice")
         self._objects[id_] = place
         wanted = self._links.pop(id_, None)
-        if wanted is not None and wanted != _kind(place):
-            raise _unexpected(id_, wanted, _kind(place))
+        if wanted is not None:
+            _expect(id_, wanted, _kind(place))
 
     def _check(self, kind: int, id_: bytes, contents: Contents) -> None:
         if contents.size > MAX_PARSED:
@@ -229,8 +227,7 @@ class Incoming:
     def _link(self, target: bytes, wanted: int) -> None:
         place = self._objects.get(target)
         if place is not None:
-            if _kind(place) != wanted:
-                raise _unexpected(target, wanted, _kind(place))
+            _expect(target, wanted, _kind(place))
         elif self._links.setdefault(target, wanted) != wanted:
             raise PackRefused(
                 f"{target.hex()} is linked to as a {NAMES[wanted]} and as something else"
@@ -264,13 +261,13 @@ class Incoming:
         git looks for a base in the pack itself, and would go round and round.
         """
         fine: set[bytes] = set()
-        for id_ in self._lenders:
-            seen: set[bytes] = set()
+        for begin in self._lenders:
+            id_, seen = begin, set[bytes]()
             while id_ and id_ not in fine:
                 if id_ in seen:
                     raise PackRefused(f"the delta {id_.hex()} of the pack is based on itself")
                 seen.add(id_)
-                id_ = self._lenders.get(id_, b"")  # noqa: PLW2901 - of each from where it is
+                id_ = self._lenders.get(id_, b"")
             fine |= seen
 
 
@@ -279,8 +276,9 @@ def _new_trees() -> Trees[bytes, Checked]:
     return Trees(seen.check_tree, seen.check_entries)
 
 
-def _unexpected(id_: bytes, wanted: int, actual: int) -> PackRefused:
-    return PackRefused(f"{id_.hex()} is a {NAMES[actual]} where a {NAMES[wanted]} must be")
+def _expect(id_: bytes, wanted: int, actual: int) -> None:
+    if actual != wanted:
+        raise PackRefused(f"{id_.hex()} is a {NAMES[actual]} where a {NAMES[wanted]} must be")
 
 
 def _place(offset: int, crc: int, kind: int) -> int:

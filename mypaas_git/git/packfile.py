@@ -34,7 +34,7 @@ class Head(NamedTuple):
     at: int
 
 
-Fields = tuple[int, int, "int | bytes | None", int]
+Fields = tuple[int, int, int | bytes | None, int]
 """The same as a :class:`Head`, which takes longer to make than to read."""
 
 

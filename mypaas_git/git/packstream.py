@@ -104,7 +104,9 @@ class PackStream:
                 f"the pack declares {self.count} objects: "
                 f"at most {self._limits.objects} are taken"
             )
-        for self._left in reversed(range(self.count)):  # noqa: B020 - no loop's variable
+        self._left = self.count
+        while self._left:
+            self._left -= 1
             yield self._entry()
         self._settle(self._position)
         self.checksum = self._hash.digest()
