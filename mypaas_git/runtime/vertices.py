@@ -6,6 +6,10 @@ BuildKit numbers what it does; each line begins with the number of what it tells
     #5 0.212 cc -o app app.c         what its command printed, after 0.212 s
     #5 CACHED                        and how it ended, or DONE 0.3s, or ERROR: why
 
+Builds that run at the same time share what they have in common, and it bears the name that
+the first of them gave it: a base image's stage and number may be those of another service's
+Dockerfile.
+
 Source: util/progress/progressui of github.com/moby/buildkit.
 """
 
@@ -26,6 +30,9 @@ from mypaas_git.runtime.transcript import (
 HOLD = 0.15
 """Seconds that a step waits to be shown: cached ones are told of in no order at all."""
 
+HOLD_BASE = 3.0
+"""Seconds that a base image waits for a step of ours, which tells what its number is."""
+
 _STEP = re.compile(r"\[(?:\S+/\S+ )?(?:([^\]/ ]+) )?([0-9]{1,4})/([0-9]{1,4})\] (.+)")
 _FROM = re.compile(r"(?:\[internal\] load metadata for|FROM) (?:docker-image://)?(\S+)")
 _SYNTAX = re.compile(r"resolve image config for (?:docker-image://)?(\S+)")
@@ -40,17 +47,26 @@ _PREFIX = re.compile(
 
 @dataclass
 class _Vertex:
-    """What BuildKit does as ``number``. ``line`` says what, ``last`` is what it printed last.
+    """What BuildKit does as ``number``. ``what`` says it, ``last`` is what it printed last.
 
-    Only a step has an ``order``: its place in its ``stage``.
+    Only a step has an ``order``: its place among the ``total`` of its ``stage``.
     """
 
     number: str
-    line: str
+    what: str
     stage: str = ""
     order: int = 0
+    total: int = 0
     cached: bool = False
     last: str = ""
+
+    @property
+    def line(self) -> str:
+        """What is done, as it is shown; a step without a ``total`` has no number."""
+        if not self.total:
+            return self.what
+        where = f" [{self.stage}]" if self.stage else ""
+        return f"Step {self.order}/{self.total} : {self.what}{where}"
 
 
 class Vertices:
@@ -77,7 +93,8 @@ class Vertices:
 
     def tick(self) -> None:
         """Show what has waited long enough; to be called several times a second."""
-        if self._waiting and time.monotonic() - self._since > HOLD:
+        hold = HOLD if any(each.order > 1 for each in self._waiting) else HOLD_BASE
+        if self._waiting and time.monotonic() - self._since > hold:
             self.flush()
 
     def flush(self, until: _Vertex | None = None) -> None:
@@ -88,6 +105,8 @@ class Vertices:
         waiting, self._waiting = self._waiting, []
         waiting.sort(key=lambda v: (v is until, v.order > 1, v.stage, v.order))
         for vertex in waiting:
+            if vertex.order == 1:
+                self._place(vertex)
             self._current = vertex
             self._transcript.begin(vertex.line)
             if vertex.cached:
@@ -106,8 +125,18 @@ class Vertices:
     def _begin(self, vertex: _Vertex) -> None:
         self._known[vertex.number] = vertex
         if vertex.order:
-            self._since = self._since if self._waiting else time.monotonic()
+            if not any(each.order > 1 for each in self._waiting):
+                self._since = time.monotonic()
             self._waiting.append(vertex)
+
+    def _place(self, base: _Vertex) -> None:
+        """Leave a base image the number that a step of ours bears out, or give it that."""
+        steps = [each for each in self._known.values() if each.order > 1]
+        stages = {(each.stage, each.total) for each in steps}
+        if len(stages) == 1 and steps[0].stage == "":
+            base.stage, base.total = "", steps[0].total
+        elif (base.stage, base.total) not in stages:
+            base.stage, base.total = "", 0
 
     def _about(self, vertex: _Vertex, said: str) -> None:
         printed = re.match(r"[0-9]+\.[0-9]+ (.*)", said, re.DOTALL)
@@ -147,10 +176,8 @@ class Vertices:
 def _vertex(number: str, name: str) -> _Vertex:
     step = _STEP.fullmatch(name)
     if step:
-        stage, order, total = step[1] or "", int(step[2]), step[3]
-        where = f" [{stage}]" if stage else ""
-        line = f"Step {order}/{total} : {_as_written(step[4])}{where}"
-        return _Vertex(number, line, stage, order)
+        what, stage = _as_written(step[4]), step[1] or ""
+        return _Vertex(number, what, stage, int(step[2]), int(step[3]))
     if image := _FROM.match(name):
         return _Vertex(number, _as_written(f"FROM {image[1]}"))
     if image := _SYNTAX.match(name):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from support.apps import BASE, unique
 from support.builds import Bench
 from support.engine import docker
+from support.net import wait_until
 
 from mypaas_git.errors import BuildFailed
 
@@ -73,9 +76,21 @@ def test_stages_are_named(buildkit: Bench) -> None:
         f"FROM {BASE} AS base\nRUN echo {unique()} > /x\nFROM {BASE}\nCOPY --from=base /x /\n"
     )
     steps = [line for line in buildkit.lines if line.startswith("Step ")]
-    assert any(f"Step 1/2 : FROM {BASE}" in step for step in steps)
+    assert any(f"FROM {BASE}" in line for line in buildkit.lines)
     assert any(step.endswith(" [base]") and "RUN echo" in step for step in steps)
     assert steps[-1] == "Step 2/2 : COPY --from=base /x / [stage-1]"
+
+
+def test_builds_at_the_same_time_do_not_mix(buildkit: Bench) -> None:
+    """What they share BuildKit gives the name of the first; none is shown another's count."""
+    with contextlib.closing(Bench("buildkit")) as other, ThreadPoolExecutor(1) as pool:
+        longer = f"FROM {BASE} AS theirs\nRUN sleep 2; echo {unique()}\nRUN true\n"
+        going = pool.submit(other.build, longer)
+        wait_until(lambda: len(other.lines) > 1, "the other build is at its second step")
+        buildkit.build(f"FROM {BASE}\nRUN echo {unique()}\n")
+        assert not going.done()
+        going.result()
+    assert buildkit.lines[0] == f"Step 1/2 : FROM {BASE}"
 
 
 def test_a_failed_build_leaves_no_layers(buildkit: Bench) -> None:

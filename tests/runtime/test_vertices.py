@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 
+import pytest
+
 from mypaas_git.runtime.transcript import Flood, Transcript
-from mypaas_git.runtime.vertices import HOLD, Vertices
+from mypaas_git.runtime.vertices import HOLD, HOLD_BASE, Vertices
 
 
 def told(text: str) -> tuple[list[str], str]:
@@ -74,7 +76,59 @@ def test_noise_is_not_told() -> None:
 
  1 warning found (use docker --debug to expand):
 """
-    assert told(noise)[0] == ["Step 1/1 : FROM busybox"]
+    assert told(noise)[0] == ["FROM busybox"]
+
+
+ANOTHERS = """\
+#4 [{base}] FROM docker.io/library/busybox:latest
+#4 CACHED
+
+#5 [{step}] RUN make
+#5 0.100 compiling
+"""
+
+
+@pytest.mark.parametrize(
+    ("base", "step", "shown"),
+    [
+        ("1/3", "2/2", "Step 1/2 : FROM busybox"),
+        ("theirs 1/3", "2/2", "Step 1/2 : FROM busybox"),
+        ("theirs 1/3", "ours 2/2", "FROM busybox"),
+        ("stage-1 1/3", "stage-1 2/2", "FROM busybox"),
+        ("ours 1/2", "ours 2/2", "Step 1/2 : FROM busybox [ours]"),
+    ],
+)
+def test_a_base_image_is_not_told_as_that_of_another_build(
+    base: str, step: str, shown: str
+) -> None:
+    """BuildKit has one name for it, though builds of two services wait for it."""
+    assert told(ANOTHERS.format(base=base, step=step))[0][0] == shown
+
+
+def test_a_base_image_waits_for_a_step_of_ours() -> None:
+    """Its number is known then; one that has to be pulled is told without."""
+    shown: list[str] = []
+    vertices = Vertices(Transcript(shown.append, {}, Flood()))
+    vertices.take("#4 [1/3] FROM docker.io/library/busybox:latest")
+    time.sleep(HOLD * 1.5)
+    vertices.tick()
+    assert shown == []
+    vertices.take("#5 [2/2] RUN sleep 100")
+    vertices.tick()
+    assert shown == []  # the step has its own moment
+    time.sleep(HOLD * 1.5)
+    vertices.tick()
+    assert shown == ["Step 1/2 : FROM busybox", "Step 2/2 : RUN sleep 100"]
+
+
+def test_a_base_image_that_takes_long_is_told() -> None:
+    """Without a number, which nothing bears out."""
+    shown: list[str] = []
+    vertices = Vertices(Transcript(shown.append, {}, Flood()))
+    vertices.take("#4 [1/3] FROM docker.io/library/busybox:latest")
+    time.sleep(HOLD_BASE + HOLD)
+    vertices.tick()
+    assert shown == ["FROM busybox"]
 
 
 PROCESS = 'process "/bin/sh -c echo why && exit 7" did not complete successfully: exit code: 7'
