@@ -6,7 +6,7 @@ As strict as ``git fsck --strict``, whose ``fsck.c`` says what it asks of each k
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from dulwich.objects import Blob, Commit, Tag, Tree
 
@@ -14,16 +14,19 @@ from mypaas_git.errors import PackRefused, TreeRefused
 from mypaas_git.git.treenames import MODULES, PLAIN_REST, PLAIN_START, dotfile, name_fault
 from mypaas_git.progress import clean
 
-BLOB, COMMIT, TAG, TREE = Blob.type_num, Commit.type_num, Tag.type_num, Tree.type_num
-NAMES = {COMMIT: "commit", TREE: "tree", BLOB: "blob", TAG: "tag"}
+BLOB: Final = Blob.type_num
+COMMIT: Final = Commit.type_num
+TAG: Final = Tag.type_num
+TREE: Final = Tree.type_num
+NAMES: Final = {COMMIT: "commit", TREE: "tree", BLOB: "blob", TAG: "tag"}
 MODES = {b"100644", b"100664", b"100755", b"120000", b"40000", b"160000"}
 FILES = {b"100644", b"100664", b"100755"}
 LATEST = (1 << 63) - 1
 """The last second that git can tell the date of."""
 
-MAX_SEEN = 200_000
+MAX_SEEN: Final = 200_000
 """Entries of trees that are remembered."""
-MAX_PLAIN = 4 << 20
+MAX_PLAIN: Final = 4 << 20
 """Bytes of a tree that is taken apart at once, which takes ten times as many."""
 
 Link = tuple[bytes, int]
@@ -113,7 +116,7 @@ _PERSON = [
     (rb"[+-][0-9]{4}\n", "'%s' has no time zone such as +0100"),
 ]
 _IDENT = b"".join(pattern for pattern, _ in _PERSON)
-_COMMIT = re.compile(
+_COMMIT: Final = re.compile(
     rb"tree ([0-9a-f]{40})\n((?:parent [0-9a-f]{40}\n)*)author %scommitter %s"
     % (_IDENT, _IDENT)
 )
@@ -123,7 +126,7 @@ _TAG = re.compile(
     # Very old tags have no tagger, and go in as they are.
     rb"(?:tagger %s|(?!tagger ))" % _IDENT
 )
-_DATES = re.compile(rb"> ([0-9]{19}) ")
+_DATES: Final = re.compile(rb"> ([0-9]{19}) ")
 
 
 def _check_commit(data: bytes) -> list[Link]:
@@ -207,15 +210,15 @@ class _Reader:
 # entry would be looked for at each byte of it, up to its end every time.
 _REST = rb"|.+"
 _ENTRY = re.compile(rb"([^ \0]+) ([^\0]*)\0(.{20})" + _REST, re.DOTALL)
-_ID_SIZE = 20
-_KINDS = {b"40000": TREE} | dict.fromkeys([*FILES, b"120000"], BLOB)
+_ID_SIZE: Final = 20
+_KINDS: Final = {b"40000": TREE} | dict.fromkeys([*FILES, b"120000"], BLOB)
 # An entry of these kinds whose name needs no further look.
-_PLAIN = re.compile(
+_PLAIN: Final = re.compile(
     rb"(%b) (%b%b{0,254})\0(.{20})" % (b"|".join(sorted(_KINDS)), PLAIN_START, PLAIN_REST)
     + _REST,
     re.DOTALL,
 )
-_NOWHERE = bytes(_ID_SIZE)
+_NOWHERE: Final = bytes(_ID_SIZE)
 
 
 class _Entry(NamedTuple):

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from hashlib import sha1
 from pathlib import Path
+from typing import Final
 
 from dulwich.errors import ApplyDeltaError
 from dulwich.objects import Blob, Commit, Tag, Tree
@@ -34,9 +35,9 @@ class Contents:
         self.data = data
         self._file = file
 
-    @classmethod
-    def of(cls, data: bytes) -> Contents:
-        return cls(len(data), data)
+    @staticmethod
+    def of(data: bytes) -> Contents:
+        return Contents(len(data), data)
 
     @classmethod
     def gather(cls, chunks: Iterable[bytes], size: int, scratch: Path) -> Contents:
@@ -98,7 +99,9 @@ class Contents:
         return True
 
 
-_HEADERS = {each.type_num: each.type_name + b" %d\0" for each in (Blob, Commit, Tag, Tree)}
+_HEADERS: Final = {
+    each.type_num: each.type_name + b" %d\0" for each in (Blob, Commit, Tag, Tree)
+}
 
 
 def header(kind: int, size: int) -> bytes:
@@ -142,7 +145,7 @@ _Sizes = tuple[int, int, int]
 """What a delta begins with, the sizes of base and result, and where that ends."""
 
 
-_GUARD = b"\x08" + bytes(8)
+_GUARD: Final = b"\x08" + bytes(8)
 """An instruction to add eight zeros, in which no other can end: zero is no instruction."""
 
 

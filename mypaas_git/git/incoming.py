@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from functools import partial
-from itertools import chain, islice
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
 from mypaas_git.errors import GitRefused, PackRefused
 from mypaas_git.git.check import BLOB, NAMES, TREE, Checked, Seen, check_object
@@ -32,8 +31,10 @@ MANY = 5000
 """Deltas that are worth a second process."""
 
 _Dotfile = tuple[bytes, bytes]
-_Report = tuple[dict[bytes, int], dict[bytes, int], set[_Dotfile]]
-"""What a second process has found: objects, links and dotfiles, as in :class:`Incoming`."""
+_Report = tuple[dict[bytes, int], set[_Dotfile]]
+"""What a second process has found: objects and dotfiles, as in :class:`Incoming`."""
+_KINDS: Final = 8
+"""Every number of a kind is below it, and that of every place is not."""
 
 
 class Incoming:
@@ -46,10 +47,9 @@ class Incoming:
         self._stored = stored
         self._limits = limits
         self._scratch = scratch
-        # By raw id: offset, crc and kind of an object in one number; of what is linked to
-        # and was not seen yet, the kind that it has to be.
+        # By raw id: an object's place, which is its offset, crc and kind in one number; of
+        # what is linked to and was not seen yet, the kind that it has to be.
         self._objects: dict[bytes, int] = {}
-        self._links: dict[bytes, int] = {}
         self._dotfiles: set[_Dotfile] = set()
         self._trees = _new_trees()
         self._deltas = Deltas(self._add, limits.held, scratch)
@@ -63,8 +63,8 @@ class Incoming:
 
     def take(self, entry: Entry) -> None:
         """Note an object as it comes by."""
+        self._deltas.add(entry)
         if entry.id is None:
-            self._deltas.add(entry)
             return
         self._note(entry.id, _place(entry.offset, entry.crc, entry.kind))
         if entry.kind == BLOB and entry.id not in self._stored:
@@ -87,14 +87,19 @@ class Incoming:
         self._refuse_circles()
 
     def check_links(self) -> None:
-        """Raise :class:`PackRefused` unless all that is linked to is there and of its kind."""
-        for id_, kind in self._links.items():
+        """Raise :class:`PackRefused` unless all that is linked to is there and of its kind.
+
+        What is left is in the pack.
+        """
+        links = [each for each in self._objects.items() if each[1] < _KINDS]
+        for id_, kind in links:
             if id_ not in self._stored:
                 raise PackRefused(
                     f"the {NAMES[kind]} {id_.hex()} is missing from the pack; if yours is a "
                     f"shallow clone, 'git fetch --unshallow' first"
                 )
             _expect(id_, kind, self._stored.kind(id_))
+            del self._objects[id_]
 
     @property
     def has_dotfiles(self) -> bool:
@@ -134,6 +139,7 @@ class Incoming:
         if not len(self._deltas):
             return []
         wanted = self._deltas.wanted
+        # A kind has no offset that anything could wait for.
         return [each for each in self._objects.items() if wanted(_offset(each[1]), each[0])]
 
     def _resolve(self, pack: PackFile, bases: Iterable[tuple[bytes, int]]) -> None:
@@ -146,44 +152,45 @@ class Incoming:
         When that ends early, its part is left. When there is a fault or too little memory,
         everything is as it was before: one process alone is to find out, as it always would.
         """
-        before = self._objects.copy(), self._links.copy(), self._dotfiles.copy()
+        objects, dotfiles = self._objects.copy(), self._dotfiles.copy()
         waiting = self._deltas.waiting
         self._deltas.hold(self._limits.held // 2)
         try:
-            with (
-                closing(Shares(bases)) as shares,
-                Second(partial(self._as_second, pack, shares), self._scratch) as second,
-            ):
-                self._resolve(pack, shares)
-                report = second.report()
+            with closing(Shares(bases)) as shares:
+                work = partial(self._as_second, pack, shares, objects)
+                with Second(work, self._scratch) as second:
+                    self._resolve(pack, shares)
+                    report = second.report()
             if report is not None:
                 self._merge(*report)
-                self._deltas.forget(chain.from_iterable((i, _offset(p)) for i, p in bases))
+                for id_, place in bases:
+                    self._deltas.forget(_offset(place), id_)
         except (GitRefused, MemoryError):
-            self._objects, self._links, self._dotfiles = before
+            self._objects, self._dotfiles = objects, dotfiles
             self._deltas.waiting = waiting
             # They are told of once, and that was undone.
             self._trees = _new_trees()
         self._deltas.hold(self._limits.held)
 
-    def _as_second(self, pack: PackFile, shares: Shares[tuple[bytes, int]]) -> _Report:
+    def _as_second(
+        self, pack: PackFile, shares: Shares[tuple[bytes, int]], before: dict[bytes, int]
+    ) -> _Report:
         """Resolve a part of the deltas, and tell what came of it."""
         self._stored.reopen()
-        self._links, self._dotfiles = {}, set()
-        count = len(self._objects)
+        self._dotfiles = set()
         self._resolve(pack, shares)
-        return dict(islice(self._objects.items(), count, None)), self._links, self._dotfiles
+        new = {id_: it for id_, it in self._objects.items() if before.get(id_) != it}
+        return new, self._dotfiles
 
-    def _merge(
-        self, objects: dict[bytes, int], links: dict[bytes, int], dotfiles: set[_Dotfile]
-    ) -> None:
+    def _merge(self, objects: dict[bytes, int], dotfiles: set[_Dotfile]) -> None:
         """Take over what the second process has found and checked."""
-        for id_, place in objects.items():
-            self._note(id_, place)
-        for target, wanted in links.items():
-            self._link(target, wanted)
+        for id_, it in objects.items():
+            if it < _KINDS:
+                self._link(id_, it)
+            else:
+                self._note(id_, it)
+                self._deltas.forget(_offset(it), id_)
         self._dotfiles |= dotfiles
-        self._deltas.forget(chain.from_iterable((i, _offset(p)) for i, p in objects.items()))
 
     def _add(self, kind: int, id_: bytes, offset: int, crc: int, contents: Contents) -> None:
         """Note what a delta makes."""
@@ -202,12 +209,13 @@ class Incoming:
             self._check(kind, id_, contents)
 
     def _note(self, id_: bytes, place: int) -> None:
-        if id_ in self._objects:
+        before = self._objects.setdefault(id_, place)
+        if before == place:
+            return
+        if before >= _KINDS:
             raise PackRefused(f"the object {id_.hex()} is in the pack twice")
+        _expect(id_, before, _kind(place))
         self._objects[id_] = place
-        wanted = self._links.pop(id_, None)
-        if wanted is not None:
-            _expect(id_, wanted, _kind(place))
 
     def _check(self, kind: int, id_: bytes, contents: Contents) -> None:
         if contents.size > MAX_PARSED:
@@ -225,10 +233,10 @@ class Incoming:
             self._link(target, wanted)
 
     def _link(self, target: bytes, wanted: int) -> None:
-        place = self._objects.get(target)
-        if place is not None:
-            _expect(target, wanted, _kind(place))
-        elif self._links.setdefault(target, wanted) != wanted:
+        known = self._objects.setdefault(target, wanted)
+        if known >= _KINDS:
+            _expect(target, wanted, _kind(known))
+        elif known != wanted:
             raise PackRefused(
                 f"{target.hex()} is linked to as a {NAMES[wanted]} and as something else"
             )

@@ -10,13 +10,14 @@ import resource
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from mypaas_git.errors import PackRefused
 
-MIB = 1 << 20
-MAX_OBJECT = 512 * MIB
+MIB: Final = 1 << 20
+MAX_OBJECT: Final = 512 * MIB
 """Bytes of one object; git itself treats what is bigger specially."""
-MAX_PARSED = 64 * MIB
+MAX_PARSED: Final = 64 * MIB
 """Bytes of one commit, tree or tag."""
 DEFLATE_RATIO = 1032
 """How many bytes zlib can make of one."""

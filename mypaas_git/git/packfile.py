@@ -8,16 +8,16 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from dulwich.pack import OFS_DELTA, REF_DELTA
 
 from mypaas_git.errors import PackRefused
 
-HEAD = 64
+HEAD: Final = 64
 """Bytes that hold a size, and a delta's base, with room to spare."""
-CHUNK = 1 << 16
-MAX_SHIFT = 70
+CHUNK: Final = 1 << 16
+MAX_SHIFT: Final = 70
 """Bits of a size, which is far more than any object has."""
 
 

@@ -13,14 +13,15 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from hashlib import sha1
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
 from mypaas_git.errors import PackRefused
 
 MAGIC = b"\377tOc\0\0\0\2"
-FAN_OUT, IDS = 8, 8 + 4 * 256
-ID = 20
-FAR = 1 << 31
+FAN_OUT: Final = 8
+IDS: Final = FAN_OUT + 4 * 256
+ID: Final = 20
+FAR: Final = 1 << 31
 """Offsets from here on are kept in a table of their own."""
 
 

@@ -10,6 +10,7 @@ from binascii import crc32
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from hashlib import sha1
+from typing import Final
 from zlib import decompressobj
 
 from mypaas_git.git.check import BLOB, NAMES
@@ -17,12 +18,12 @@ from mypaas_git.git.contents import header, object_id, result_size
 from mypaas_git.git.limits import MAX_OBJECT, MAX_PARSED, MIB, Limits, PackBroken
 from mypaas_git.git.packfile import Fields, parse_head
 
-CHUNK = 1 << 18
-PIECE = 1 << 16
-MIN_ENTRY = 9
+CHUNK: Final = 1 << 18
+PIECE: Final = 1 << 16
+MIN_ENTRY: Final = 9
 """Bytes of the shortest object: its head, and zlib's for nothing at all."""
-TRAILER = 20
-MIN_DELTA = 4
+TRAILER: Final = 20
+MIN_DELTA: Final = 4
 """Bytes of the shortest delta that git takes: two sizes and an instruction."""
 
 

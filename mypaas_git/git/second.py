@@ -7,7 +7,6 @@ that was left to the first.
 
 from __future__ import annotations
 
-import gc
 import marshal
 import os
 import resource
@@ -83,7 +82,6 @@ class Second:
         self._pid = 0
 
     def __enter__(self) -> Second:
-        gc.freeze()  # a collection would write to every page
         self._share_memory()
         with suppress(OSError):  # then the first is on its own
             self._pid = self._fork()

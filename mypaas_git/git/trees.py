@@ -10,23 +10,26 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from itertools import accumulate, pairwise
-from typing import Generic, NamedTuple, TypeVar
+from typing import Final, Generic, TypeVar
 
-MAX_KNOWN = 8 << 20
+MAX_KNOWN: Final = 8 << 20
 """Bytes of trees that are remembered at a time."""
 
 # What is no entry is matched as a whole, so that none is looked for at each byte of it.
-_ENTRY = re.compile(rb"([^ \0]+ [^\0]+\0.{20})|.+", re.DOTALL)
-_ID = 20
+_ENTRY: Final = re.compile(rb"([^ \0]+ [^\0]+\0.{20})|.+", re.DOTALL)
+_ID: Final = 20
 _Id = TypeVar("_Id")
 _Result = TypeVar("_Result")
 
 
-class _Known(NamedTuple):
+class _Known:
     """A tree that was found to be good: where its entries begin, and at last its end."""
 
-    data: bytes
-    starts: list[int]
+    __slots__ = ("data", "starts")
+
+    def __init__(self, data: bytes, starts: list[int]) -> None:
+        self.data = data
+        self.starts = starts
 
 
 class Trees(Generic[_Id, _Result]):
@@ -51,9 +54,9 @@ class Trees(Generic[_Id, _Result]):
     def check(self, id_: _Id, data: bytes) -> _Result:
         key = _directory(data)
         known = self._known.get(key)
-        new = known and (
-            _replaced(known, data) or _one_more(known, data) or _added(known, data)
-        )
+        new: _New | None = None
+        if known is not None:
+            new = _replaced(known, data) or _one_more(known, data) or _added(known, data)
         if new is None:
             result = self._check(id_, data)
             entries = _entries(data)
@@ -88,7 +91,7 @@ def _replaced(known: _Known, data: bytes) -> _New | None:
 
 def _one_more(known: _Known, data: bytes) -> _New | None:
     """What is new in ``data`` if ids were replaced, and one entry came or went."""
-    old, starts = known
+    old, starts = known.data, known.starts
     count, grown = len(starts) - 1, len(data) - len(old)
     place = _alike(known, data)
     begin = starts[place]
@@ -110,7 +113,7 @@ def _one_more(known: _Known, data: bytes) -> _New | None:
 
 def _alike(known: _Known, data: bytes) -> int:
     """How many entries at the beginning have the modes and names that they had."""
-    old, starts = known
+    old, starts = known.data, known.starts
     low, high = 0, len(starts) - 1
     while low < high:
         middle = (low + high) // 2
@@ -126,7 +129,7 @@ def _fits(known: _Known, data: bytes, place: int, came: bytes) -> bool:
     """Whether ``came`` is an entry with its place there, and a name that no other has."""
     if _entries(came) != [came]:
         return False
-    old, starts = known
+    old, starts = known.data, known.starts
     key = _key(came)
     if place > 0 and _key(old[starts[place - 1] : starts[place]]) >= key:
         return False
@@ -150,7 +153,7 @@ def _with_new_ids(
     None when anything else is new. Names and modes being the same, they are as well sorted
     as they were.
     """
-    old, starts = known
+    old, starts = known.data, known.starts
     high = last
     # Most often it is a single one, and then it is found in half the time.
     while high - low > 1:
@@ -162,22 +165,22 @@ def _with_new_ids(
             high = middle
     at, end = starts[high], starts[last]
     same = old[at:end] == data[at + shift : end + shift]
-    ranges = [(low, high if same else last)]
+    ranges = [] if same else [(high, last)]
     new = []
-    while ranges:
-        low, high = ranges.pop()
+    while True:
         at, end = starts[low], starts[high]
         entries = data[at + shift : end + shift]
-        if old[at:end] == entries:
-            continue
-        if high - low > 1:
-            middle = (low + high) // 2
-            ranges += [(middle, high), (low, middle)]
-            continue
-        if old[at : end - _ID] != entries[:-_ID]:
-            return None
-        new.append(entries)
-    return new
+        if old[at:end] != entries:
+            if high - low > 1:
+                middle = (low + high) // 2
+                ranges += [(middle, high), (low, middle)]
+            elif old[at : end - _ID] == entries[:-_ID]:
+                new.append(entries)
+            else:
+                return None
+        if not ranges:
+            return new
+        low, high = ranges.pop()
 
 
 def _added(known: _Known, data: bytes) -> _New | None:
@@ -185,7 +188,7 @@ def _added(known: _Known, data: bytes) -> _New | None:
     entries = _entries(data)
     if entries is None:
         return None
-    old, starts = known
+    old, starts = known.data, known.starts
     before = {old[at:end] for at, end in pairwise(starts)}
     heads = [entry[: -_ID - 1].partition(b" ") for entry in entries]
     names = {name for _, _, name in heads}

@@ -70,6 +70,7 @@ def serve(control: socket.socket) -> None:
             return
         if os.fork() == 0:
             control.close()
+            gc.disable()  # of what a pack takes, nothing is in a circle
             status = 1
             try:
                 with socket.socket(fileno=descriptors[0]) as connection:

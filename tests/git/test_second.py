@@ -210,8 +210,8 @@ def _watching(taken: Taken, trouble: _Trouble, pause: float) -> Iterator[None]:
         taken.reports += found is not None
         return found
 
-    def make_trouble(self: Incoming, pack: Any, shares: Any) -> Any:
-        found = as_second(self, pack, shares)
+    def make_trouble(self: Incoming, *given: Any) -> Any:
+        found = as_second(self, *given)
         trouble()
         return found
 
