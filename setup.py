@@ -20,7 +20,7 @@ MODULES = [
     f"mypaas_git/git/{name}.py"
     for name in (
         *("blobs", "check", "contents", "context", "deltas", "dotfiles", "incoming"),
-        *("limits", "packfile", "packindex", "packstream", "places", "tarheaders", "thin"),
+        *("limits", "packfile", "packindex", "packstream", "tarheaders", "thin"),
         *("treenames", "trees"),
     )
 ]

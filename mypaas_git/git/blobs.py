@@ -7,30 +7,31 @@ from __future__ import annotations
 
 import os
 import zlib
+from binascii import unhexlify
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from hashlib import sha1
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from dulwich.object_store import DiskObjectStore
-from dulwich.objects import Blob, RawObjectID, hex_to_sha
+from dulwich.objects import Blob, RawObjectID
 
-from mypaas_git.errors import GitRefused
-from mypaas_git.git.places import Places
+from mypaas_git.errors import GitRefused, PackRefused
+from mypaas_git.git.packindex import PackIndex
 
 if TYPE_CHECKING:
     from dulwich.objects import ObjectID
 
     from mypaas_git.git.repository import Repository
 
-BLOB = Blob.type_num
-SMALL = 4096
+BLOB: Final = Blob.type_num
+SMALL: Final = 4096
 """Bytes that are looked at first, in which most objects end."""
-AHEAD = 1 << 16
+AHEAD: Final = 1 << 16
 """Bytes that are read at once where objects lie in the order in which they are asked for."""
-CHUNK = 1 << 18
+CHUNK: Final = 1 << 18
 """Bytes of a large file that are in memory at once."""
 
 Contents = tuple[int, Iterable[bytes]]
@@ -43,14 +44,10 @@ class Blobs:
     def __init__(self, repository: Repository) -> None:
         # A plan reads from a quarantine, whose alternate is the repository.
         stores = (repository.store, *repository.store.alternates)
-        self._packs = [
-            pack
-            for store in stores
-            if isinstance(store, DiskObjectStore)
-            for pack in _packs(Path(os.fspath(store.path)) / "pack")
-        ]
-        self._files: dict[Path, int] = {}
-        self._stack = ExitStack()
+        self._packs: list[_Pack] = []
+        for store in stores:
+            if isinstance(store, DiskObjectStore):
+                self._packs += _packs(Path(os.fspath(store.path)) / "pack")
         # What was read last: of which file, from where on, and the bytes.
         self._window = (-1, 0, b"")
 
@@ -63,7 +60,8 @@ class Blobs:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._stack.close()
+        for pack in self._packs:
+            pack.close()
 
     def read(self, id_: ObjectID) -> Contents | None:
         """The contents of a blob; None for what is something else, or lies elsewhere.
@@ -71,7 +69,7 @@ class Blobs:
         Raises :class:`GitRefused` when it is damaged, which of a large one may be found out
         only at its end.
         """
-        raw = hex_to_sha(id_)
+        raw = RawObjectID(unhexlify(id_))
         place = self._find(raw)
         if place is None:
             return None
@@ -82,14 +80,10 @@ class Blobs:
         size, at = _size(head)
         if size > SMALL:
             return size, _pieces(id_, raw, file, offset + at, size)
-        stream = zlib.decompressobj()
-        # Little more than the object itself is given: zlib copies what it leaves over.
-        given = head[at : at + size + 64]
         try:
-            data = stream.decompress(given, size + 1)
-        except zlib.error:
-            raise _damaged(id_) from None
-        if not stream.eof:
+            # What is given cannot unfold to more than a few megabytes.
+            data = zlib.decompress(head[at : at + size + 64], bufsize=size + 1)
+        except zlib.error:  # which may be because it is not all there
             return size, _pieces(id_, raw, file, offset + at, size)
         if sha1(b"blob %d\0%b" % (len(data), data), usedforsecurity=False).digest() != raw:
             raise _damaged(id_)
@@ -106,24 +100,40 @@ class Blobs:
         return window[at : at + SMALL]
 
     def _find(self, raw: RawObjectID) -> tuple[int, int] | None:
-        for path, places in self._packs:
-            offset = places.find(raw)
+        for pack in self._packs:
+            offset = pack.index.offset(raw)
             if offset is not None:
-                return self._file(path), offset
+                return pack.descriptor(), offset
         return None
 
-    def _file(self, path: Path) -> int:
-        if path not in self._files:
-            self._files[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            self._stack.callback(os.close, self._files[path])
-        return self._files[path]
+
+class _Pack:
+    """A pack that is opened when something is wanted of it; ``index`` says where things are."""
+
+    __slots__ = ("_file", "_path", "index")
+
+    def __init__(self, index: Path) -> None:
+        self.index = PackIndex(index)
+        self._path = index.with_suffix(".pack")
+        self._file = -1
+
+    def descriptor(self) -> int:
+        if self._file < 0:
+            self._file = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        return self._file
+
+    def close(self) -> None:
+        self.index.close()
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
 
 
-def _packs(directory: Path) -> Iterator[tuple[Path, Places]]:
+def _packs(directory: Path) -> Iterator[_Pack]:
     """The packs that are there now; what comes later, or is odd, dulwich finds."""
     for path in sorted(directory.glob("*.idx")):
-        with suppress(ValueError, FileNotFoundError):
-            yield path.with_suffix(".pack"), Places(path)
+        with suppress(PackRefused, FileNotFoundError):
+            yield _Pack(path)
 
 
 def _pieces(id_: ObjectID, raw: RawObjectID, file: int, at: int, size: int) -> Iterator[bytes]:

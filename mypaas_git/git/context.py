@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing
 from itertools import chain
 from tarfile import BLOCKSIZE, DIRTYPE, SYMTYPE
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from dulwich.objects import S_ISGITLINK, ZERO_SHA, Blob, Tree, TreeEntry, hex_to_sha
+from dulwich.objects import ZERO_SHA, Blob, Tree, TreeEntry, hex_to_sha
 
 from mypaas_git.errors import TreeRefused
 from mypaas_git.git.blobs import Blobs, Contents
@@ -35,17 +35,21 @@ MAX_LINK = 4095
 MAX_DEPTH = 2048
 """Directories within each other, as git's own core.maxTreeDepth."""
 MAX_ENTRIES = 1_000_000
-MAX_SENT = 32 << 30
+MAX_SENT: Final = 32 << 30
 """Bytes of all files together. A few objects can name each other a billion times over."""
-MAX_POINTER = 1024
+MAX_POINTER: Final = 1024
 """Bytes that a pointer of Git LFS stays below, as its specification has it."""
-POINTERS = (
+POINTERS: Final = (
     b"version https://git-lfs.github.com/spec/v1\n",
     b"version https://hawser.github.com/spec/v1\n",
 )
-CHUNK = 1 << 18
+CHUNK: Final = 1 << 16
 """Bytes that are handed on at once."""
-DIRECTORY, SYMLINK = 0o040000, 0o120000
+PADDING: Final = bytes(BLOCKSIZE)
+FORMAT: Final = 0o170000
+DIRECTORY: Final = 0o040000
+SYMLINK: Final = 0o120000
+GITLINK: Final = 0o160000
 
 
 def context(repository: Repository, commit: str) -> Iterator[bytes]:
@@ -97,14 +101,16 @@ class _Context:
         self._sent = 0
 
     def stream(self, tree: str) -> Iterator[bytes]:
-        buffer = bytearray()
+        pieces: list[bytes] = []
+        size = 0
         for piece in self._pieces(tree):
-            buffer += piece
-            if len(buffer) >= CHUNK:
-                yield bytes(buffer)
-                buffer.clear()
+            pieces.append(piece)
+            size += len(piece)
+            if size >= CHUNK:
+                yield b"".join(pieces)
+                pieces, size = [], 0
         # Two empty blocks end an archive.
-        yield bytes(buffer) + bytes(2 * BLOCKSIZE)
+        yield b"".join([*pieces, bytes(2 * BLOCKSIZE)])
 
     def _pieces(self, tree: str) -> Iterator[bytes]:
         """Yield headers and contents, walking the tree without recursion."""
@@ -154,7 +160,7 @@ class _Context:
 
     def _file(self, path: str, entry: TreeEntry) -> Iterable[bytes]:
         mode = entry.mode or 0
-        if S_ISGITLINK(mode):
+        if mode & FORMAT == GITLINK:
             raise TreeRefused(
                 f"{_shown(path)} is a submodule, whose files are not pushed: commit them "
                 f"in its place, or name it in .dockerignore"
@@ -169,7 +175,7 @@ class _Context:
         if self._sent > MAX_SENT:
             raise TreeRefused(f"the tree's files take more than {MAX_SENT >> 30} GiB")
         header = self._headers.file(path, 0o755 if mode & 0o100 else 0o644, size)
-        return chain((header,), pieces, (bytes(-size % BLOCKSIZE),))
+        return chain((header,), pieces, (PADDING[: -size % BLOCKSIZE],))
 
     def _blob(self, path: str, entry: TreeEntry) -> Contents:
         """A file that does not lie whole in a pack; a large one never lies in memory."""

@@ -8,6 +8,7 @@ many packs, and with large ones, that adds up.
 from __future__ import annotations
 
 import mmap
+import os
 import struct
 from bisect import bisect_left
 from collections.abc import Sequence
@@ -17,12 +18,15 @@ from typing import BinaryIO, Final
 
 from mypaas_git.errors import PackRefused
 
-MAGIC = b"\377tOc\0\0\0\2"
-FAN_OUT: Final = 8
-IDS: Final = FAN_OUT + 4 * 256
+MAGIC: Final = b"\377tOc\0\0\0\2"
+FAN_OUT: Final = struct.Struct(">256L")
+IDS: Final = 8 + 4 * 256
+"""Where the ids begin: behind the magic and the fan-out table."""
 ID: Final = 20
 FAR: Final = 1 << 31
 """Offsets from here on are kept in a table of their own."""
+NEAR: Final = 256
+"""Ids that are looked through in memory; to reach into the file takes longer."""
 
 
 class PackIndex:
@@ -30,15 +34,20 @@ class PackIndex:
 
     def __init__(self, path: Path) -> None:
         with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size < IDS:
+                raise _odd(path)
             # An mmap has a descriptor of its own.
-            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        self._count = 0
-        if self._map[:FAN_OUT] != MAGIC or len(self._map) < IDS:
+            self._map = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
+        ends = FAN_OUT.unpack_from(self._map, len(MAGIC))
+        # How many ids there are up to each first byte; none before the first.
+        self._ends: tuple[int, ...] = (*ends, 0)
+        # Behind the ids come four bytes of CRC for each, then the offsets.
+        self._offsets = IDS + (ID + 4) * ends[255]
+        self._far = self._offsets + 4 * ends[255]
+        if self._map[: len(MAGIC)] != MAGIC or size < self._far:
             self._map.close()
-            raise PackRefused(
-                f"{path.name} is no index of version 2: have git repack do its work"
-            )
-        self._count = self._number(FAN_OUT + 4 * 255)
+            raise _odd(path)
 
     def close(self) -> None:
         self._map.close()
@@ -46,31 +55,44 @@ class PackIndex:
     def offset(self, id_: bytes) -> int | None:
         """The offset of the object with this raw id, None when it is in another pack."""
         first = id_[0]
-        low = self._number(FAN_OUT + 4 * (first - 1)) if first else 0
-        high = self._number(FAN_OUT + 4 * first)
-        while low < high:
+        low, high = self._ends[first - 1], self._ends[first]
+        while high - low > NEAR:
             middle = (low + high) // 2
             at = IDS + ID * middle
-            found = self._map[at : at + ID]
-            if found == id_:
-                return self._offset(middle)
-            if found < id_:
-                low = middle + 1
+            if self._map[at : at + ID] <= id_:
+                low = middle
             else:
                 high = middle
-        return None
+        place = _search(self._map[IDS + ID * low : IDS + ID * high], id_)
+        return None if place is None else self._offset(low + place)
 
     def _offset(self, number: int) -> int:
-        # Behind the ids come four bytes of CRC for each, then the offsets.
-        offsets = IDS + (ID + 4) * self._count
-        offset = self._number(offsets + 4 * number)
+        at = self._offsets + 4 * number
+        offset = int.from_bytes(self._map[at : at + 4], "big")
         if offset < FAR:
             return offset
-        at = offsets + 4 * self._count + 8 * (offset - FAR)
+        at = self._far + 8 * (offset - FAR)
         return int.from_bytes(self._map[at : at + 8], "big")
 
-    def _number(self, at: int) -> int:
-        return int.from_bytes(self._map[at : at + 4], "big")
+
+def _search(ids: bytes, id_: bytes) -> int | None:
+    """Which of sorted raw ids, one behind the other, is ``id_``."""
+    low, high = 0, len(ids) // ID
+    while low < high:
+        middle = (low + high) // 2
+        at = ID * middle
+        found = ids[at : at + ID]
+        if found == id_:
+            return middle
+        if found < id_:
+            low = middle + 1
+        else:
+            high = middle
+    return None
+
+
+def _odd(path: Path) -> PackRefused:
+    return PackRefused(f"{path.name} is no index of version 2: have git repack do its work")
 
 
 def write_index(

@@ -11,7 +11,8 @@ import pytest
 from gitserver import commit
 from support.stockgit import git
 
-from mypaas_git.git.places import Places
+from mypaas_git.errors import PackRefused
+from mypaas_git.git.packindex import PackIndex
 
 
 def index(ids: Sequence[bytes], offsets: Sequence[int], large: Sequence[int] = ()) -> bytes:
@@ -35,14 +36,14 @@ def test_like_git(tmp_path: Path) -> None:
     commit(work, {f"f{number}": f"{number}" for number in range(600)})
     git(work, "repack", "-adq")
     path = next((work / ".git/objects/pack").glob("*.idx"))
-    places = Places(path)
+    found = PackIndex(path)
     shown = git(work, "verify-pack", "-v", str(path)).stdout.splitlines()
     objects = [words for words in map(str.split, shown) if len(words[0]) == 40]
     assert len(objects) == 602
     for id_, _, _, _, offset, *_ in objects:
-        assert places.find(bytes.fromhex(id_)) == int(offset)
+        assert found.offset(bytes.fromhex(id_)) == int(offset)
     for number in range(300):
-        assert places.find(sha1(b"%d" % number, usedforsecurity=False).digest()) is None
+        assert found.offset(sha1(b"%d" % number, usedforsecurity=False).digest()) is None
 
 
 def test_ids_that_run_into_each_other(tmp_path: Path) -> None:
@@ -50,18 +51,29 @@ def test_ids_that_run_into_each_other(tmp_path: Path) -> None:
     ids = [b"\5\5\6" * 6 + b"\5\5", b"\5\6" * 10]
     path = tmp_path / "x.idx"
     path.write_bytes(index(ids, [12, 40]))
-    places = Places(path)
+    found = PackIndex(path)
     for at in range(1, 20):
-        assert places.find(b"".join(ids)[at : at + 20]) is None
-    assert [places.find(id_) for id_ in ids] == [12, 40]
+        assert found.offset(b"".join(ids)[at : at + 20]) is None
+    assert [found.offset(id_) for id_ in ids] == [12, 40]
+
+
+def test_many_that_begin_alike(tmp_path: Path) -> None:
+    """Each is found, and none between them, in front of them or behind."""
+    ids = [b"\5%b" % number.to_bytes(19, "big") for number in range(1, 2000, 2)]
+    path = tmp_path / "x.idx"
+    path.write_bytes(index(ids, range(len(ids))))
+    found = PackIndex(path)
+    assert [found.offset(id_) for id_ in ids] == list(range(len(ids)))
+    for number in range(0, 2002, 2):
+        assert found.offset(b"\5%b" % number.to_bytes(19, "big")) is None
 
 
 def test_offsets_beyond_two_gigabytes(tmp_path: Path) -> None:
     """They are in a table of their own."""
     path = tmp_path / "x.idx"
     path.write_bytes(index([b"a" * 20, b"b" * 20], [12, 1 << 31], [5 << 31]))
-    assert Places(path).find(b"b" * 20) == 5 << 31
-    assert Places(path).find(b"a" * 20) == 12
+    assert PackIndex(path).offset(b"b" * 20) == 5 << 31
+    assert PackIndex(path).offset(b"a" * 20) == 12
 
 
 @pytest.mark.parametrize("damage", [b"", b"\0" * 2000, index([b"a" * 20], [12])[:-1]])
@@ -69,5 +81,5 @@ def test_no_index(tmp_path: Path, damage: bytes) -> None:
     """What is no index, or not all of one, is told from one."""
     path = tmp_path / "x.idx"
     path.write_bytes(damage)
-    with pytest.raises(ValueError, match=r"x\.idx"):
-        Places(path)
+    with pytest.raises(PackRefused, match=r"x\.idx"):
+        PackIndex(path)
