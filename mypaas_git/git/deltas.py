@@ -20,7 +20,6 @@ OVERHEAD: Final = 200
 MAX_FILES: Final = 8
 """Bases that wait on the disk for their further deltas."""
 
-
 _NONE: Final[list[Entry]] = []
 Waiting = tuple[dict[int, list[Entry]], dict[bytes, list[Entry]]]
 """Deltas by the offset of their base, and by its raw id."""
@@ -140,7 +139,6 @@ class Deltas:
         self, pack: PackFile, kind: int, load: Callable[[], Contents], waiting: list[Entry]
     ) -> None:
         """Resolve what waits for what ``load`` gives, then what waits for the results."""
-
         stack = [_Base(None, None, waiting)]
         try:
             while stack:
