@@ -139,8 +139,11 @@ class Incoming:
         if not len(self._deltas):
             return []
         wanted = self._deltas.wanted
-        # A kind has no offset that anything could wait for.
-        return [each for each in self._objects.items() if wanted(_offset(each[1]), each[0])]
+        return [
+            (id_, place)
+            for id_, place in self._objects.items()
+            if place >= _KINDS and wanted(_offset(place), id_)
+        ]
 
     def _resolve(self, pack: PackFile, bases: Iterable[tuple[bytes, int]]) -> None:
         for id_, place in bases:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
+from random import Random
 
 import packs
 import pytest
@@ -186,11 +187,16 @@ def test_deltas(repository: Repository) -> None:
     assert git(Path(repository.dulwich.path), "fsck", "--strict", "--full").returncode == 0
 
 
-def test_thin_pack(repository: Repository) -> None:
-    """A thin pack is completed with the bases that the repository has (T20)."""
+@pytest.mark.parametrize("stays", [False, True])
+def test_thin_pack(repository: Repository, *, stays: bool) -> None:
+    """A thin pack is completed with the bases that the repository has (T20).
+
+    They may still be part of the tree.
+    """
     take(repository, packs.whole((b"100644", b"a", A_ID), blobs=(A,)))
     b = b"b" * 50
-    top = packs.tree((b"100644", b"b", object_id(BLOB, b)))
+    others = [(b"100644", b"a", A_ID)] if stays else []
+    top = packs.tree(*others, (b"100644", b"b", object_id(BLOB, b)))
     thin = pack(
         ref_delta(A_ID, packs.insert(A, b)),
         entry(TREE, top),
@@ -382,6 +388,61 @@ def test_deltas_in_little_memory(
             assert stored.size(object_id(BLOB, text)) == len(text)
 
 
+def thin_pack(work: Path, revisions: str) -> bytes:
+    """What stock git would send of ``revisions``."""
+    return subprocess.run(
+        ["git", "pack-objects", "--revs", "--thin", "--stdout", "-q"],
+        cwd=work, env=clean_env(), input=revisions.encode(), capture_output=True, check=True,
+    ).stdout  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_project_pushed_bit_by_bit(repository: Repository, tmp_path: Path, seed: int) -> None:
+    """Files and directories are edited, copied, moved, removed and put back as they were."""
+    work, bare = tmp_path / "work", repository.path
+    random = Random(seed)  # noqa: S311 - no secret
+    was, tip = [dict[str, str]()], ""
+    for number in range(40):
+        tree = changed(random, was)
+        for name in was[-1].keys() - tree.keys():
+            (work / name).unlink()
+        tip, old = commit_files(work, tree, f"change {number}"), tip
+        take(repository, thin_pack(work, f"{tip}\n^{old}\n" if old else f"{tip}\n"))
+        was.append(tree)
+    git(bare, "update-ref", "refs/heads/main", tip)
+    assert git(bare, "fsck", "--strict", "--full").returncode == 0
+    objects = ("rev-list", "--objects", "--all", "--in-commit-order")
+    assert git(bare, *objects).stdout == git(work, *objects).stdout
+
+
+def changed(random: Random, was: list[dict[str, str]]) -> dict[str, str]:
+    """The files of a project after one more change; ``was`` is how they were before."""
+    tree = was[-1].copy()
+    directory = random.choice(["", "a/", "a/b/", "c/"])
+    name = f"{directory}{random.randrange(6)}"
+    kind = random.choice(["new", "edit", "twin", "copy", "move", "remove", "back"])
+    if kind == "back":
+        return random.choice(was).copy()
+    if kind == "new" or not tree:
+        tree[name] = "".join(f"{random.random()}\n" for _ in range(random.randrange(60)))
+        return tree
+    source = random.choice(sorted(tree))
+    if kind == "edit":
+        tree[source] += f"{random.random()}\n"
+    elif kind == "twin":
+        tree[source + "x"] = tree[source] + f"{random.random()}\n"
+    elif kind == "copy":
+        above = source.rpartition("/")[0]
+        copied = {each: text for each, text in tree.items() if each.startswith(above)}
+        more = random.choice(["", "more\n"])
+        tree |= {f"d{random.randrange(3)}/{each}": text + more for each, text in copied.items()}
+    else:
+        text = tree.pop(source)
+        if kind == "move":
+            tree[name] = text + random.choice(["", "more\n"])
+    return tree
+
+
 def test_large_files_that_change(repository: Repository, tmp_path: Path) -> None:
     """A large file takes little memory, and so does a thin delta of it (T20)."""
     work, bare = tmp_path / "work", repository.path
@@ -393,11 +454,7 @@ def test_large_files_that_change(repository: Repository, tmp_path: Path) -> None
         tips.append(commit_files(work, {"n": str(number)}))
     tracemalloc.start()
     for old, new in (("", tips[0]), (f"^{tips[0]}", tips[1]), (f"^{tips[1]}", tips[2])):
-        data = subprocess.run(
-            ["git", "pack-objects", "--revs", "--thin", "--stdout", "-q"],
-            cwd=work, env=clean_env(), input=f"{new}\n{old}\n".encode(), capture_output=True,
-            check=True,
-        ).stdout  # fmt: skip
+        data = thin_pack(work, f"{new}\n{old}\n")
         assert old == "" or len(data) < 10_000
         before = tracemalloc.get_traced_memory()[0]
         tracemalloc.reset_peak()
