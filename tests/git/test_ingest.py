@@ -420,17 +420,20 @@ def changed(random: Random, was: list[dict[str, str]]) -> dict[str, str]:
     tree = was[-1].copy()
     directory = random.choice(["", "a/", "a/b/", "c/"])
     name = f"{directory}{random.randrange(6)}"
-    kind = random.choice(["new", "edit", "twin", "copy", "move", "remove", "back"])
+    kind = random.choice(
+        ["new", "new", "edit", "edit", "keep", "copy", "move", "remove", "back"]
+    )
     if kind == "back":
         return random.choice(was).copy()
-    if kind == "new" or not tree:
+    if kind == "new" or len(tree) < 9:
         tree[name] = "".join(f"{random.random()}\n" for _ in range(random.randrange(60)))
         return tree
     source = random.choice(sorted(tree))
     if kind == "edit":
         tree[source] += f"{random.random()}\n"
-    elif kind == "twin":
-        tree[source + "x"] = tree[source] + f"{random.random()}\n"
+    elif kind == "keep":
+        tree[source + "~"] = tree[source]
+        tree[source] += f"{random.random()}\n"
     elif kind == "copy":
         above = source.rpartition("/")[0]
         copied = {each: text for each, text in tree.items() if each.startswith(above)}
