@@ -85,7 +85,8 @@ class Blobs:
             data = zlib.decompress(head[at : at + size + 64], bufsize=size + 1)
         except zlib.error:  # which may be because it is not all there
             return size, _pieces(id_, raw, file, offset + at, size)
-        if sha1(b"blob %d\0%b" % (len(data), data), usedforsecurity=False).digest() != raw:
+        found = sha1(b"blob %d\0%b" % (len(data), data), usedforsecurity=False).digest()
+        if len(data) != size or found != raw:
             raise _damaged(id_)
         return size, (data,)
 
@@ -113,7 +114,7 @@ class _Pack:
     __slots__ = ("_file", "_path", "index")
 
     def __init__(self, index: Path) -> None:
-        self.index = PackIndex(index)
+        self.index = PackIndex(index, mapped=False)  # each map takes a descriptor
         self._path = index.with_suffix(".pack")
         self._file = -1
 

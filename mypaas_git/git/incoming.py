@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -18,7 +19,7 @@ from mypaas_git.git.check import BLOB, NAMES, TREE, Checked, Seen, check_object
 from mypaas_git.git.contents import Contents
 from mypaas_git.git.deltas import Deltas
 from mypaas_git.git.dotfiles import MAX_FILE, check_dotfile, too_long
-from mypaas_git.git.limits import MAX_PARSED, MIB, Limits
+from mypaas_git.git.limits import MAX_PARSED, MIB, Limits, need_room
 from mypaas_git.git.packfile import PackFile
 from mypaas_git.git.packindex import write_index
 from mypaas_git.git.packstream import Entry
@@ -33,6 +34,8 @@ MANY = 5000
 _Dotfile = tuple[bytes, bytes]
 _Report = tuple[dict[bytes, int], set[_Dotfile]]
 """What a second process has found: objects and dotfiles, as in :class:`Incoming`."""
+EVERY: Final = 2048
+"""Objects after which the memory that is left is looked at."""
 _KINDS: Final = 8
 """Every number of a kind is below it, and that of every place is not."""
 
@@ -50,6 +53,7 @@ class Incoming:
         # By raw id: an object's place, which is its offset, crc and kind in one number; of
         # what is linked to and was not seen yet, the kind that it has to be.
         self._objects: dict[bytes, int] = {}
+        self._taken = 0
         self._dotfiles: set[_Dotfile] = set()
         self._trees = _new_trees()
         self._deltas = Deltas(self._add, limits.held, scratch)
@@ -63,6 +67,7 @@ class Incoming:
 
     def take(self, entry: Entry) -> None:
         """Note an object as it comes by."""
+        self._count()
         self._deltas.add(entry)
         if entry.id is None:
             return
@@ -87,19 +92,16 @@ class Incoming:
         self._refuse_circles()
 
     def check_links(self) -> None:
-        """Raise :class:`PackRefused` unless all that is linked to is there and of its kind.
-
-        What is left is in the pack.
-        """
-        links = [each for each in self._objects.items() if each[1] < _KINDS]
-        for id_, kind in links:
+        """Raise :class:`PackRefused` unless all that is linked to is there and of its kind."""
+        for id_, kind in self._objects.items():
+            if kind >= _KINDS:
+                continue  # it is in the pack, and was looked at
             if id_ not in self._stored:
                 raise PackRefused(
                     f"the {NAMES[kind]} {id_.hex()} is missing from the pack; if yours is a "
                     f"shallow clone, 'git fetch --unshallow' first"
                 )
             _expect(id_, kind, self._stored.kind(id_))
-            del self._objects[id_]
 
     @property
     def has_dotfiles(self) -> bool:
@@ -115,10 +117,11 @@ class Incoming:
 
     def complete(self, file: BinaryIO) -> bytes | None:
         """Append the bases that a thin pack lacks; return its new checksum if it does."""
-        bases = sorted(self._borrowed - self._objects.keys())
+        bases = sorted(id_ for id_ in self._borrowed if not self._holds(id_))
         if not bases:
             return None
-        with append(file, len(self._objects) + len(bases)) as appender:
+        count = sum(place >= _KINDS for place in self._objects.values())
+        with append(file, count + len(bases)) as appender:
             for id_ in bases:
                 kind = self._stored.kind(id_)
                 with closing(self._unfolded(id_)) as contents:
@@ -127,9 +130,13 @@ class Incoming:
         return appender.checksum
 
     def write_index(self, file: BinaryIO, checksum: bytes) -> None:
-        ids = sorted(self._objects)
+        ids = sorted([id_ for id_, place in self._objects.items() if place >= _KINDS])
         places = [self._objects[id_] for id_ in ids]
         write_index(file, ids, list(map(_offset, places)), list(map(_crc, places)), checksum)
+
+    def _holds(self, id_: bytes) -> bool:
+        """Whether the pack holds an object, to which there may be links only."""
+        return self._objects.get(id_, 0) >= _KINDS
 
     def _is_helped(self) -> bool:
         return self._limits.helped is not None and can_help() and self._limits.helped()
@@ -139,11 +146,13 @@ class Incoming:
         if not len(self._deltas):
             return []
         wanted = self._deltas.wanted
-        return [
+        found = [
             (id_, place)
             for id_, place in self._objects.items()
             if place >= _KINDS and wanted(_offset(place), id_)
         ]
+        # In the pack's order, so that what is told is its first fault.
+        return sorted(found, key=itemgetter(1))
 
     def _resolve(self, pack: PackFile, bases: Iterable[tuple[bytes, int]]) -> None:
         for id_, place in bases:
@@ -197,6 +206,7 @@ class Incoming:
 
     def _add(self, kind: int, id_: bytes, offset: int, crc: int, contents: Contents) -> None:
         """Note what a delta makes."""
+        self._count()
         self._note(id_, _place(offset, crc, kind))
         if id_ in self._borrowed:
             self._lenders[id_] = self._lender
@@ -210,6 +220,12 @@ class Incoming:
                 self._compare(kind, id_, contents)
         if kind != BLOB and contents is not None:
             self._check(kind, id_, contents)
+
+    def _count(self) -> None:
+        """Raise MemoryError in time."""
+        self._taken += 1
+        if self._taken % EVERY == 0:
+            need_room()
 
     def _note(self, id_: bytes, place: int) -> None:
         before = self._objects.setdefault(id_, place)

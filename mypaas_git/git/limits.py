@@ -21,6 +21,8 @@ MAX_PARSED: Final = 64 * MIB
 """Bytes of one commit, tree or tag."""
 DEFLATE_RATIO = 1032
 """How many bytes zlib can make of one."""
+RESERVE: Final = 8 * MIB
+"""Bytes that more objects than are taken in between two looks do not take."""
 SMALL_PACK = 256 << 10
 """Bytes of a pack that is taken in without a process of its own."""
 
@@ -66,6 +68,17 @@ SMALL = Limits(
     reread=256 * MIB,
     fault=Outgrown,
 )
+
+
+def need_room() -> None:
+    """Raise MemoryError when this process has little left of the memory that it may take.
+
+    Compiled code that finds none for a number ends the process, which could have told why,
+    or gone on otherwise.
+    """
+    most = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if most != resource.RLIM_INFINITY and most - size_now() < RESERVE:
+        raise MemoryError
 
 
 def size_now() -> int:

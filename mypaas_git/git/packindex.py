@@ -32,25 +32,26 @@ NEAR: Final = 256
 class PackIndex:
     """Where the objects of one pack are. Raises :class:`PackRefused` for what is no index."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, mapped: bool = True) -> None:
+        """A ``mapped`` index takes a descriptor, another one as much memory as it is long."""
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             if size < IDS:
                 raise _odd(path)
-            # An mmap has a descriptor of its own.
-            self._map = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
-        ends = FAN_OUT.unpack_from(self._map, len(MAGIC))
+            self._data = _mapped(file) if mapped else file.read()
+        ends = FAN_OUT.unpack_from(self._data, len(MAGIC))
         # How many ids there are up to each first byte; none before the first.
         self._ends: tuple[int, ...] = (*ends, 0)
         # Behind the ids come four bytes of CRC for each, then the offsets.
         self._offsets = IDS + (ID + 4) * ends[255]
         self._far = self._offsets + 4 * ends[255]
-        if self._map[: len(MAGIC)] != MAGIC or size < self._far:
-            self._map.close()
+        if self._data[: len(MAGIC)] != MAGIC or size < self._far:
+            self.close()
             raise _odd(path)
 
     def close(self) -> None:
-        self._map.close()
+        if isinstance(self._data, mmap.mmap):
+            self._data.close()
 
     def offset(self, id_: bytes) -> int | None:
         """The offset of the object with this raw id, None when it is in another pack."""
@@ -59,20 +60,24 @@ class PackIndex:
         while high - low > NEAR:
             middle = (low + high) // 2
             at = IDS + ID * middle
-            if self._map[at : at + ID] <= id_:
+            if self._data[at : at + ID] <= id_:
                 low = middle
             else:
                 high = middle
-        place = _search(self._map[IDS + ID * low : IDS + ID * high], id_)
+        place = _search(self._data[IDS + ID * low : IDS + ID * high], id_)
         return None if place is None else self._offset(low + place)
 
     def _offset(self, number: int) -> int:
         at = self._offsets + 4 * number
-        offset = int.from_bytes(self._map[at : at + 4], "big")
+        offset = int.from_bytes(self._data[at : at + 4], "big")
         if offset < FAR:
             return offset
         at = self._far + 8 * (offset - FAR)
-        return int.from_bytes(self._map[at : at + 8], "big")
+        return int.from_bytes(self._data[at : at + 8], "big")
+
+
+def _mapped(file: BinaryIO) -> mmap.mmap | bytes:
+    return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
 def _search(ids: bytes, id_: bytes) -> int | None:

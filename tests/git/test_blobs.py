@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
+import packs
 import pytest
 from dulwich.object_store import DiskObjectStore
 from dulwich.objects import ObjectID
@@ -13,6 +14,7 @@ from support.stockgit import git
 
 from mypaas_git.errors import GitRefused
 from mypaas_git.git.blobs import CHUNK, SMALL, Blobs
+from mypaas_git.git.packindex import write_index
 from mypaas_git.git.repository import Repository
 
 
@@ -124,3 +126,35 @@ def test_in_the_packs_of_an_alternate(tmp_path: Path) -> None:
         Blobs(repository.with_store(store)) as blobs,
     ):
         assert blobs.read(blob(work, "file")) == (2, (b"a\n",))
+
+
+@pytest.mark.parametrize("lie", [-5, -1, 1, 90])
+def test_a_size_that_is_not_true(tmp_path: Path, lie: int) -> None:
+    """More or fewer bytes than the pack declares are no file for an archive."""
+    data = b"x" * 60
+    work = tmp_path / "work"
+    commit(work, {"a": "a"})
+    lying = packs.pack(packs.entry(packs.BLOB, data, size=len(data) + lie))
+    index = work / ".git/objects/pack/pack-1.idx"
+    index.parent.mkdir(exist_ok=True)
+    index.with_suffix(".pack").write_bytes(lying)
+    raw = packs.object_id(packs.BLOB, data)
+    with index.open("wb") as file:
+        write_index(file, [raw], [12], [0], lying[-20:])
+    with pytest.raises(GitRefused, match="is damaged on the server"):
+        read(work, ObjectID(raw.hex().encode()))
+
+
+def test_many_packs_take_no_descriptors(tmp_path: Path) -> None:
+    """Before something is wanted of them."""
+    work = tmp_path / "work"
+    for number in range(8):
+        commit(work, {"a": f"{number}"})
+        git(work, "repack", "-dq")
+    descriptors = Path("/proc/self/fd")
+    with Repository.at(work / ".git") as repository:
+        before = len(list(descriptors.iterdir()))
+        with Blobs(repository) as blobs:
+            assert blobs.read(blob(work, "a"))
+            assert len(list(descriptors.iterdir())) == before + 1
+        assert len(list(descriptors.iterdir())) == before

@@ -17,7 +17,7 @@ from pathlib import Path
 import packs
 import pytest
 from gitserver import commit
-from packs import BLOB, COMMIT, REF_DELTA, TREE, entry, object_id, pack
+from packs import BLOB, COMMIT, OFS_DELTA, REF_DELTA, TREE, entry, object_id, pack
 from support.stockgit import clean_env, git
 
 from mypaas_git.errors import GitRefused, PackRefused, TreeRefused
@@ -263,6 +263,14 @@ def numbered(kind: int, count: int) -> Iterator[bytes]:
         )
 
 
+def with_deltas(count: int) -> Iterator[bytes]:
+    """So many tiny blobs, each with a delta of it."""
+    delta = packs.varint(20) + packs.varint(21) + packs.copy(0, 20) + packs.text(b"x")
+    for number in range(count):
+        whole = entry(BLOB, number.to_bytes(20, "big"))
+        yield whole + entry(OFS_DELTA, delta, base=packs.distance(len(whole)))
+
+
 MANY = 600_000
 BIG = b"\0" * 65_535
 BIG_ID = object_id(BLOB, BIG)
@@ -316,6 +324,10 @@ BOMBS: dict[str, tuple[str, Callable[[], bytes]]] = {
         lambda: pack(*(entry(BLOB, bytes(200 << 20 | n)) for n in range(5))),
     ),
     "too many tiny objects": ("", lambda: pack(*numbered(BLOB, MANY))),
+    "too many deltas": (
+        "more than 224 MiB of memory",
+        lambda: pack(*with_deltas(450_000), count=900_000),
+    ),
     "deltas of nothing": ("of memory|neither in", lambda: pack(*numbered(REF_DELTA, MANY))),
 }
 """Packs that want all of a machine, and why they are refused, if they must be."""
