@@ -81,8 +81,8 @@ def descendants(pid: int) -> set[int]:
     found: set[int] = set()
     waiting = [pid]
     while waiting:
-        for children in PROC.glob(f"{waiting.pop()}/task/*/children"):
-            with suppress(OSError):
+        with suppress(OSError):  # a process or a thread may end meanwhile
+            for children in PROC.glob(f"{waiting.pop()}/task/*/children"):
                 new = {int(each) for each in children.read_text().split()} - found
                 found |= new
                 waiting += new
