@@ -273,8 +273,9 @@ def test_a_key_for_some_branches(paas: Paas, tmp_path: Path) -> None:
 def test_progress_is_live(paas: Paas, tmp_path: Path) -> None:
     """A line of the build reaches the pusher while the build goes on."""
     name = unique()
-    # The time keeps the step from coming from the builder's cache.
-    run = f"echo early && sleep 3 && : {time.time()}"
+    # The time keeps the step from coming from the builder's cache. It lasts as long as a
+    # command may take on a machine that is busy with other tests.
+    run = f"echo early && sleep 10 && : {time.time()}"
     app = make_app(tmp_path, web_dockerfile(f"url=http://{name}.test", run=run))
     with subprocess.Popen(
         ["git", "-C", str(app), "push", paas.url(name), "main"],

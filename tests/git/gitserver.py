@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import socket
 import subprocess
@@ -21,6 +22,8 @@ from mypaas_git.git.upload import refuse, upload_pack
 from mypaas_git.names import ServiceName
 from mypaas_git.progress import Progress
 
+COMPILED = os.environ.get("MYPAAS_COMPILED") == "1"
+"""Whether the tests run on what ``pip install`` compiles."""
 SECONDS = 20.0
 """After so long a test's server or client has hung."""
 

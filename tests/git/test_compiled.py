@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
+from gitserver import COMPILED
 from test_workers import children, helper, noise_pack, take
 
 import mypaas_git
@@ -24,8 +24,6 @@ from mypaas_git.git import (
 from mypaas_git.git.repository import Repositories
 from mypaas_git.git.workers import Workers
 from mypaas_git.names import ServiceName
-
-COMPILED = os.environ.get("MYPAAS_COMPILED") == "1"
 
 
 def test_what_runs_here() -> None:
