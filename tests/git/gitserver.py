@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import patch
 
 from support.stockgit import git
 
@@ -212,3 +213,11 @@ def commit(work: Path, files: dict[str, str], message: str = "change") -> str:
     git(work, "add", "-A", "-f")
     git(work, "commit", "-q", "--allow-empty", "-m", message)
     return git(work, "rev-parse", "HEAD").stdout.strip()
+
+
+@contextmanager
+def uncovered() -> Iterator[None]:
+    """Of processes that are started meanwhile no lines are counted, which takes them long."""
+    with patch.dict(os.environ):
+        os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
+        yield

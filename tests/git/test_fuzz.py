@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from fuzzer import BATCH, Batch, read_answer, run
+from gitserver import uncovered
 
 from mypaas_git.git.workers import Workers
 
@@ -23,7 +24,8 @@ REACHED = {"pack-refused", "ref-refused", "tree-refused", "git-refused", "plan-o
 @pytest.fixture(scope="module")
 def workers() -> Iterator[Workers]:
     with closing(Workers()) as running:
-        running.start()
+        with uncovered():
+            running.start()
         yield running
 
 

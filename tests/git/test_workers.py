@@ -16,7 +16,7 @@ from pathlib import Path
 
 import packs
 import pytest
-from gitserver import COMPILED, commit
+from gitserver import COMPILED, commit, uncovered
 from packs import BLOB, COMMIT, OFS_DELTA, REF_DELTA, TREE, entry, object_id, pack
 from support.stockgit import clean_env, git
 
@@ -42,7 +42,8 @@ def repository(tmp_path: Path) -> Iterator[Repository]:
 @pytest.fixture(scope="module")
 def workers() -> Iterator[Workers]:
     running = Workers()
-    running.start()
+    with uncovered():
+        running.start()
     yield running
     running.close()
 
