@@ -38,7 +38,11 @@ class PackIndex:
             size = os.fstat(file.fileno()).st_size
             if size < IDS:
                 raise _odd(path)
-            self._data = _mapped(file) if mapped else file.read()
+            self._data: mmap.mmap | bytes = (
+                mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
+                if mapped
+                else file.read(size)
+            )
         ends = FAN_OUT.unpack_from(self._data, len(MAGIC))
         # How many ids there are up to each first byte; none before the first.
         self._ends: tuple[int, ...] = (*ends, 0)
@@ -74,10 +78,6 @@ class PackIndex:
             return offset
         at = self._far + 8 * (offset - FAR)
         return int.from_bytes(self._data[at : at + 8], "big")
-
-
-def _mapped(file: BinaryIO) -> mmap.mmap | bytes:
-    return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
 def _search(ids: bytes, id_: bytes) -> int | None:
