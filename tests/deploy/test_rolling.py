@@ -20,23 +20,22 @@ ROUNDS = 4
 
 @pytest.fixture(scope="module")
 def hasty(engine: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Paas]:
-    """A server that gives new releases three seconds only."""
+    """A server that gives new releases ten seconds only."""
     paas = Paas(tmp_path_factory.mktemp("hasty"))
     try:
         paas.init()
-        paas.configure("health_timeout", '"3s"')
+        paas.configure("health_timeout", '"10s"')
         paas.start()
         yield paas
     finally:
         paas.close()
 
 
-@pytest.fixture
-def app(hasty: Paas, tmp_path: Path) -> Path:
+def live(paas: Paas, root: Path) -> Path:
     """A clone named as its service, whose version 1 is live."""
     name = unique()
-    made = make_app(tmp_path, None, rolling.version(name, 1, boot=BOOT), name=name)
-    hasty.deploy(made, name)
+    made = make_app(root, None, rolling.version(name, 1, boot=BOOT), name=name)
+    paas.deploy(made, name)
     return made
 
 
@@ -46,19 +45,21 @@ def branch(paas: Paas, app: Path) -> str:
     return listed.stdout[:40]
 
 
-def test_good_deploys(hasty: Paas, app: Path) -> None:
+def test_good_deploys(paas: Paas, tmp_path: Path) -> None:
     """Slow answers, uploads, streams, connections kept and fresh: all are answered."""
-    with Load((hasty.address, hasty.web), f"{app.name}.test", app.parent) as load:
+    app = live(paas, tmp_path)
+    with Load((paas.address, paas.web), f"{app.name}.test", app.parent) as load:
         for number in range(2, 2 + ROUNDS):
             commit(app, rolling.version(app.name, number, boot=BOOT))
-            hasty.deploy(app, app.name)
+            paas.deploy(app, app.name)
     report = load.so_far()
     assert not report.failed, str(report)
     assert report.versions() == {f"v{number}" for number in range(1, 2 + ROUNDS)}
 
 
-def test_bad_deploys(hasty: Paas, app: Path) -> None:
+def test_bad_deploys(hasty: Paas, tmp_path: Path) -> None:
     """Of each kind: the version before answers every request, and the branch stays."""
+    app = live(hasty, tmp_path)
     first = branch(hasty, app)
     with Load((hasty.address, hasty.web), f"{app.name}.test", app.parent) as load:
         for number, (kind, (_, code)) in enumerate(rolling.KINDS.items(), 2):
@@ -72,10 +73,11 @@ def test_bad_deploys(hasty: Paas, app: Path) -> None:
     assert report.versions() == {"v1"}
 
 
-def test_a_load_that_notices(hasty: Paas, app: Path) -> None:
+def test_a_load_that_notices(paas: Paas, tmp_path: Path) -> None:
     """Without a drain it would fail: replicas that are killed take their requests along."""
-    replicas = docker_engine.containers(hasty.namespace, f"label=mypaas.service={app.name}")
-    with Load((hasty.address, hasty.web), f"{app.name}.test", app.parent) as load:
+    app = live(paas, tmp_path)
+    replicas = docker_engine.containers(paas.namespace, f"label=mypaas.service={app.name}")
+    with Load((paas.address, paas.web), f"{app.name}.test", app.parent) as load:
         wait_until(lambda: len(load.so_far().counts()) == 5, "all kinds of requests ended")
         assert not load.so_far().failed
         docker_engine.docker("kill", *replicas)
