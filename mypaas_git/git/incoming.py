@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from functools import partial
-from operator import itemgetter
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -131,8 +130,10 @@ class Incoming:
 
     def write_index(self, file: BinaryIO, checksum: bytes) -> None:
         ids = sorted([id_ for id_, place in self._objects.items() if place >= _KINDS])
-        places = [self._objects[id_] for id_ in ids]
-        write_index(file, ids, list(map(_offset, places)), list(map(_crc, places)), checksum)
+        place = self._objects.__getitem__
+        write_index(
+            file, ids, map(_offset, map(place, ids)), map(_crc, map(place, ids)), checksum
+        )
 
     def _holds(self, id_: bytes) -> bool:
         """Whether the pack holds an object, to which there may be links only."""
@@ -141,24 +142,26 @@ class Incoming:
     def _is_helped(self) -> bool:
         return self._limits.helped is not None and can_help() and self._limits.helped()
 
-    def _bases(self) -> list[tuple[bytes, int]]:
+    def _bases(self) -> list[bytes]:
         """The whole objects that deltas wait for."""
         if not len(self._deltas):
             return []
         wanted = self._deltas.wanted
         found = [
-            (id_, place)
+            id_
             for id_, place in self._objects.items()
             if place >= _KINDS and wanted(_offset(place), id_)
         ]
         # In the pack's order, so that what is told is its first fault.
-        return sorted(found, key=itemgetter(1))
+        found.sort(key=self._objects.__getitem__)
+        return found
 
-    def _resolve(self, pack: PackFile, bases: Iterable[tuple[bytes, int]]) -> None:
-        for id_, place in bases:
+    def _resolve(self, pack: PackFile, bases: Iterable[bytes]) -> None:
+        for id_ in bases:
+            place = self._objects[id_]
             self._deltas.resolve(pack, _kind(place), id_, _offset(place))
 
-    def _resolve_by_two(self, pack: PackFile, bases: list[tuple[bytes, int]]) -> None:
+    def _resolve_by_two(self, pack: PackFile, bases: list[bytes]) -> None:
         """Resolve what waits for ``bases``, half of it in a second process.
 
         When that ends early, its part is left. When there is a fault or too little memory,
@@ -175,8 +178,8 @@ class Incoming:
                     report = second.report()
             if report is not None:
                 self._merge(*report)
-                for id_, place in bases:
-                    self._deltas.forget(_offset(place), id_)
+                for id_ in bases:
+                    self._deltas.forget(_offset(self._objects[id_]), id_)
         except (GitRefused, MemoryError):
             self._objects, self._dotfiles = objects, dotfiles
             self._deltas.waiting = waiting
@@ -185,7 +188,7 @@ class Incoming:
         self._deltas.hold(self._limits.held)
 
     def _as_second(
-        self, pack: PackFile, shares: Shares[tuple[bytes, int]], before: dict[bytes, int]
+        self, pack: PackFile, shares: Shares[bytes], before: dict[bytes, int]
     ) -> _Report:
         """Resolve a part of the deltas, and tell what came of it."""
         self._stored.reopen()
@@ -197,6 +200,7 @@ class Incoming:
     def _merge(self, objects: dict[bytes, int], dotfiles: set[_Dotfile]) -> None:
         """Take over what the second process has found and checked."""
         for id_, it in objects.items():
+            self._count()
             if it < _KINDS:
                 self._link(id_, it)
             else:

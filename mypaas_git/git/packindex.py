@@ -10,8 +10,10 @@ from __future__ import annotations
 import mmap
 import os
 import struct
+import sys
+from array import array
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import sha1
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -103,25 +105,33 @@ def _odd(path: Path) -> PackRefused:
 def write_index(
     file: BinaryIO,
     ids: Sequence[bytes],
-    offsets: Sequence[int],
-    crcs: Sequence[int],
+    offsets: Iterable[int],
+    crcs: Iterable[int],
     pack: bytes,
 ) -> None:
     """Write an index of objects in the order of their raw ids; ``pack`` is its checksum."""
-    far = [offset for offset in offsets if offset >= FAR]
-    places = iter(range(FAR, FAR + len(far)))
-    near = [offset if offset < FAR else next(places) for offset in offsets]
     fan_out = [bisect_left(ids, bytes([first + 1])) for first in range(255)] + [len(ids)]
+    # Of a million objects, lists of numbers would take more memory than the pack itself.
+    all_offsets = array("Q", offsets)
+    far = array("Q", [offset for offset in all_offsets if offset >= FAR])
+    places = iter(range(FAR, FAR + len(far)))
+    near = array("I", (offset if offset < FAR else next(places) for offset in all_offsets))
     digest = sha1(usedforsecurity=False)
     for part in (
         MAGIC,
-        struct.pack(">256L", *fan_out),
+        FAN_OUT.pack(*fan_out),
         b"".join(ids),
-        struct.pack(f">{len(crcs)}L", *crcs),
-        struct.pack(f">{len(near)}L", *near),
-        struct.pack(f">{len(far)}Q", *far),
+        _in_network_order(array("I", crcs)),
+        _in_network_order(near),
+        _in_network_order(far),
         pack,
     ):
         digest.update(part)
         file.write(part)
     file.write(digest.digest())
+
+
+def _in_network_order(numbers: array[int]) -> array[int]:
+    if sys.byteorder == "little":
+        numbers.byteswap()
+    return numbers

@@ -163,6 +163,7 @@ def _converse(connection: socket.socket, read: Read) -> dict[str, Any]:
             size = int.from_bytes(connection.recv(LENGTH, socket.MSG_WAITALL), "big")
             verdict: dict[str, Any] = json.loads(connection.recv(size, socket.MSG_WAITALL))
             return verdict
+    # By the kernel, which found no memory, or by itself in compiled code, which did not either.
     log.warning("pack-child-killed")
     why = "the server ran short of memory while it took the pack in: push it in parts"
     return {"code": PackRefused.code, "message": why, "broken": True}

@@ -333,6 +333,10 @@ if COMPILED:  # which ended its process without a word when memory ran short
         "more than 224 MiB of memory",
         lambda: pack(*with_deltas(450_000), count=900_000),
     )
+    BOMBS["too many objects for an index"] = (
+        "more than 224 MiB of memory",
+        lambda: pack(*numbered(BLOB, 900_000)),
+    )
 
 
 @pytest.mark.parametrize("name", BOMBS)
