@@ -13,9 +13,9 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 # Compiled code has Python's handlers of signals wait until something interpreted is called.
-# Those of worker.py (SIGXCPU) and second.py (SIGALRM) are heard because stored.py, which is
-# asked about every object, ingest.py, which takes every object, and worker.py, which gives
-# every piece, are not compiled. Let these be.
+# Those of worker.py (SIGXCPU) and second.py (SIGALRM) are heard because signals.py, which is
+# called for every object, and worker.py, which gives every piece, are not compiled. Let these
+# be.
 MODULES = [
     f"mypaas_git/git/{name}.py"
     for name in (

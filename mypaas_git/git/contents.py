@@ -118,18 +118,18 @@ def apply(base: Contents, delta: Contents, scratch: Path) -> Contents:
     """The contents that ``delta`` makes of ``base``. Raises :class:`PackRefused`."""
     if base.data is not None and delta.data is not None:
         sizes = _sizes(delta.data)
-        if sizes[1] <= MAX_MEMORY:
+        if sizes[2] <= MAX_MEMORY:
             return Contents.of(_patched(base.data, delta.data, sizes))
     reader = _Reader(delta.chunks())
     if reader.size() != base.size:
-        raise _cannot("it was made for another base")
+        raise _cannot(_OTHER_BASE)
     size = reader.size()
     return Contents.gather(_exactly(_carry_out(base, reader), size), size, scratch)
 
 
 def result_size(delta: bytes) -> tuple[int, int]:
     """How big base and result are of a delta, or of the beginning of one."""
-    base, result, _ = _sizes(delta)
+    base, _, result, _ = _sizes(delta)
     return base, result
 
 
@@ -141,10 +141,11 @@ def patch(base: bytes, delta: bytes) -> bytes:
     return _patched(base, delta, _sizes(delta))
 
 
-_Sizes = tuple[int, int, int]
-"""What a delta begins with, the sizes of base and result, and where that ends."""
+_Sizes = tuple[int, int, int, int]
+"""What a delta begins with: the size of its base, then of its result, each with its end."""
 
 
+_OTHER_BASE: Final = "it was made for another base"
 _GUARD: Final = b"\x08" + bytes(8)
 """An instruction to add eight zeros, in which no other can end: zero is no instruction."""
 
@@ -156,8 +157,10 @@ def _patched(base: bytes, delta: bytes, sizes: _Sizes) -> bytes:
     taken. Hence the guard behind it, which only comes out at the end when all before it was
     good, or when the last instruction is to add what it lacks as a whole.
     """
-    size, length, end = sizes
-    guarded = _number(size) + _number(length + 8) + delta[end:] + _GUARD
+    size, middle, length, end = sizes
+    if size != len(base):
+        raise _cannot(_OTHER_BASE)
+    guarded = delta[:middle] + _number(length + 8) + delta[end:] + _GUARD
     try:
         result = b"".join(apply_delta(base, guarded))
     except (ApplyDeltaError, IndexError):
@@ -169,9 +172,7 @@ def _patched(base: bytes, delta: bytes, sizes: _Sizes) -> bytes:
 
 def _patched_strictly(base: bytes, delta: bytes, sizes: _Sizes) -> bytes:
     """Carry a delta out one instruction after the other."""
-    size, left, at = sizes
-    if size != len(base):
-        raise _cannot("it was made for another base")
+    _, _, left, at = sizes
     pieces: list[bytes] = []
     try:
         while at < len(delta):
@@ -215,9 +216,9 @@ _PLACES = [tuple(8 * bit for bit in range(4) if wanted >> bit & 1) for wanted in
 
 
 def _sizes(delta: bytes) -> _Sizes:
-    base, at = _size(delta, 0)
-    result, end = _size(delta, at)
-    return base, result, end
+    base, middle = _size(delta, 0)
+    result, end = _size(delta, middle)
+    return base, middle, result, end
 
 
 def _size(delta: bytes, at: int) -> tuple[int, int]:

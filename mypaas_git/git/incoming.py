@@ -7,6 +7,7 @@ store.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from functools import partial
@@ -23,6 +24,7 @@ from mypaas_git.git.packfile import PackFile
 from mypaas_git.git.packindex import write_index
 from mypaas_git.git.packstream import Entry
 from mypaas_git.git.second import Second, Shares, can_help
+from mypaas_git.git.signals import hear
 from mypaas_git.git.stored import Stored
 from mypaas_git.git.thin import append
 from mypaas_git.git.trees import Trees
@@ -47,6 +49,7 @@ class Incoming:
 
     def __init__(self, stored: Stored, limits: Limits, scratch: Path) -> None:
         self._stored = stored
+        self._is_alone = stored.is_empty
         self._limits = limits
         self._scratch = scratch
         # By raw id: an object's place, which is its offset, crc and kind in one number; of
@@ -71,7 +74,7 @@ class Incoming:
         if entry.id is None:
             return
         self._note(entry.id, _place(entry.offset, entry.crc, entry.kind))
-        if entry.kind == BLOB and entry.id not in self._stored:
+        if entry.kind == BLOB and not self._is_here(entry.id):
             return  # as most are
         contents = None if entry.data is None else Contents.of(entry.data)
         self._judge(entry.kind, entry.id, contents)
@@ -95,7 +98,7 @@ class Incoming:
         for id_, kind in self._objects.items():
             if kind >= _KINDS:
                 continue  # it is in the pack, and was looked at
-            if id_ not in self._stored:
+            if not self._is_here(id_):
                 raise PackRefused(
                     f"the {NAMES[kind]} {id_.hex()} is missing from the pack; if yours is a "
                     f"shallow clone, 'git fetch --unshallow' first"
@@ -130,10 +133,12 @@ class Incoming:
 
     def write_index(self, file: BinaryIO, checksum: bytes) -> None:
         ids = sorted([id_ for id_, place in self._objects.items() if place >= _KINDS])
-        place = self._objects.__getitem__
-        write_index(
-            file, ids, map(_offset, map(place, ids)), map(_crc, map(place, ids)), checksum
-        )
+        offsets, crcs = array("Q"), array("I")
+        for id_ in ids:
+            place = self._objects[id_]
+            offsets.append(_offset(place))
+            crcs.append(_crc(place))
+        write_index(file, ids, offsets, crcs, checksum)
 
     def _holds(self, id_: bytes) -> bool:
         """Whether the pack holds an object, to which there may be links only."""
@@ -217,7 +222,7 @@ class Incoming:
         self._judge(kind, id_, contents)
 
     def _judge(self, kind: int, id_: bytes, contents: Contents | None) -> None:
-        if id_ in self._stored:
+        if self._is_here(id_):
             if contents is None:
                 self._known.append(id_)
             else:
@@ -225,8 +230,12 @@ class Incoming:
         if kind != BLOB and contents is not None:
             self._check(kind, id_, contents)
 
+    def _is_here(self, id_: bytes) -> bool:
+        return not self._is_alone and id_ in self._stored
+
     def _count(self) -> None:
-        """Raise MemoryError in time."""
+        """Have signals heard, and raise MemoryError in time."""
+        hear()
         self._taken += 1
         if self._taken % EVERY == 0:
             need_room()
@@ -273,7 +282,7 @@ class Incoming:
                 )
 
     def _borrow(self, id_: bytes) -> tuple[int, Callable[[], Contents]] | None:
-        if id_ not in self._stored:
+        if not self._is_here(id_):
             return None
         self._borrowed.add(id_)
         self._lender = id_

@@ -13,7 +13,7 @@ import struct
 import sys
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from hashlib import sha1
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -105,23 +105,28 @@ def _odd(path: Path) -> PackRefused:
 def write_index(
     file: BinaryIO,
     ids: Sequence[bytes],
-    offsets: Iterable[int],
-    crcs: Iterable[int],
+    offsets: array[int],
+    crcs: array[int],
     pack: bytes,
 ) -> None:
-    """Write an index of objects in the order of their raw ids; ``pack`` is its checksum."""
+    """Write an index of objects in the order of their raw ids; ``pack`` is its checksum.
+
+    Of a million objects, lists of numbers would take more memory than the pack itself.
+    """
     fan_out = [bisect_left(ids, bytes([first + 1])) for first in range(255)] + [len(ids)]
-    # Of a million objects, lists of numbers would take more memory than the pack itself.
-    all_offsets = array("Q", offsets)
-    far = array("Q", [offset for offset in all_offsets if offset >= FAR])
-    places = iter(range(FAR, FAR + len(far)))
-    near = array("I", (offset if offset < FAR else next(places) for offset in all_offsets))
+    near, far = array("I"), array("Q")
+    for offset in offsets:
+        if offset < FAR:
+            near.append(offset)
+        else:
+            near.append(FAR + len(far))
+            far.append(offset)
     digest = sha1(usedforsecurity=False)
     for part in (
         MAGIC,
         FAN_OUT.pack(*fan_out),
         b"".join(ids),
-        _in_network_order(array("I", crcs)),
+        _in_network_order(crcs),
         _in_network_order(near),
         _in_network_order(far),
         pack,
@@ -132,6 +137,7 @@ def write_index(
 
 
 def _in_network_order(numbers: array[int]) -> array[int]:
+    swapped = numbers[:]
     if sys.byteorder == "little":
-        numbers.byteswap()
-    return numbers
+        swapped.byteswap()
+    return swapped

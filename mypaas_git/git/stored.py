@@ -122,6 +122,11 @@ class Stored:
         others = self._directories[1:]
         self._store = DiskObjectStore(self._store.path, alternates=others)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there was nothing at the last look."""
+        return not self._packs and not self._loose
+
     def refresh(self) -> None:
         """Look for what came since; the directories are not read each time."""
         for directory in self._directories:

@@ -65,11 +65,10 @@ class Trees(Generic[_Id, _Result]):
             entries, starts = new
             result = self._check_entries(id_, entries)
         if starts:
-            self._remember(key, _Known(data, starts))
+            self._remember(key, known, _Known(data, starts))
         return result
 
-    def _remember(self, key: tuple[bytes, bytes], tree: _Known) -> None:
-        before = self._known.get(key)
+    def _remember(self, key: tuple[bytes, bytes], before: _Known | None, tree: _Known) -> None:
         self._size += len(tree.data) - (len(before.data) if before else 0)
         if self._size > MAX_KNOWN:
             self._known.clear()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from array import array
 from pathlib import Path
 
 import packs
@@ -140,7 +141,7 @@ def test_a_size_that_is_not_true(tmp_path: Path, lie: int) -> None:
     index.with_suffix(".pack").write_bytes(lying)
     raw = packs.object_id(packs.BLOB, data)
     with index.open("wb") as file:
-        write_index(file, [raw], [12], [0], lying[-20:])
+        write_index(file, [raw], array("Q", [12]), array("I", [0]), lying[-20:])
     with pytest.raises(GitRefused, match="is damaged on the server"):
         read(work, ObjectID(raw.hex().encode()))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -52,3 +53,11 @@ def test_as_strict_as_step_by_step(parts: list[bytes], cut: int, off: int) -> No
     delta = start + body[: len(body) - cut]
     strict = outcome(lambda d: _patched_strictly(BASE, d, _sizes(d)), delta)
     assert outcome(lambda d: patch(BASE, d), delta) == strict
+
+
+@pytest.mark.parametrize("zeros", [0, 1, 9])
+def test_a_size_may_be_given_at_length(zeros: int) -> None:
+    """git reads it so: a number may have more digits than it needs."""
+    size = bytes((len(BASE) | 0x80, *b"\x80" * zeros, 0))
+    whole = bytes((len(BASE), 0x90, len(BASE)))
+    assert patch(BASE, size + whole) == BASE

@@ -8,6 +8,7 @@ import resource
 import subprocess
 import time
 import tracemalloc
+from array import array
 from collections.abc import Iterator
 from contextlib import closing
 from itertools import pairwise
@@ -344,7 +345,7 @@ def test_a_circle_on_the_disk(repository: Repository, tmp_path: Path) -> None:
     target = repository.objects / "pack" / "pack-x.pack"
     target.write_bytes(data)
     with target.with_suffix(".idx").open("wb") as file:
-        write_index(file, [A_ID], [12], [0], data[-20:])
+        write_index(file, [A_ID], array("Q", [12]), array("I", [0]), data[-20:])
     with Stored(repository.store) as stored:
         for ask in (stored.kind, stored.contents):
             with pytest.raises(PackRefused, match="damaged: a delta has no base"):
