@@ -49,6 +49,7 @@ class Incoming:
 
     def __init__(self, stored: Stored, limits: Limits, scratch: Path) -> None:
         self._stored = stored
+        # Of a first push, nothing can be here already.
         self._is_alone = stored.is_empty
         self._limits = limits
         self._scratch = scratch
@@ -231,6 +232,7 @@ class Incoming:
             self._check(kind, id_, contents)
 
     def _is_here(self, id_: bytes) -> bool:
+        """Whether the store held an object before this pack."""
         return not self._is_alone and id_ in self._stored
 
     def _count(self) -> None:
