@@ -150,9 +150,10 @@ class Batch:
         for line in report:
             words = line.split(b" ", 2)
             if words[0] == b"ng":
-                why = words[-1].split(b":")[0].decode()
-                self.outcome.reasons[why] += 1
-                if why.startswith("internal"):
+                # A name with a space in it, which is refused, comes back as it was.
+                code = words[-1].split(b":")[0].split(b" ")[-1]
+                self.outcome.reasons[code.decode()] += 1
+                if b"internal error" in line:
                     self._fault(number, line.decode("utf-8", "replace"))
             elif words[0] == b"ok":
                 self.outcome.moved += 1
