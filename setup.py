@@ -14,8 +14,8 @@ from setuptools.command.build_ext import build_ext
 
 # Compiled code has Python's handlers of signals wait until something interpreted is called.
 # Those of worker.py (SIGXCPU) and second.py (SIGALRM) are heard because signals.py, which is
-# called for every object, and worker.py, which gives every piece, are not compiled. Let these
-# be.
+# called for every object that is taken, ingest.py, which goes through those of a pack that is
+# refused, too, and worker.py, which gives every piece, are not compiled. Let these be.
 MODULES = [
     f"mypaas_git/git/{name}.py"
     for name in (

@@ -61,3 +61,12 @@ def test_a_size_may_be_given_at_length(zeros: int) -> None:
     size = bytes((len(BASE) | 0x80, *b"\x80" * zeros, 0))
     whole = bytes((len(BASE), 0x90, len(BASE)))
     assert patch(BASE, size + whole) == BASE
+
+
+def test_a_delta_of_another_base() -> None:
+    """It might be carried out all the same, and git would not be able to read it."""
+    delta = bytes((len(BASE), 3, 0x90, 3))
+    assert patch(BASE, delta) == BASE[:3]
+    for base in (BASE[:-1], BASE + b"x"):
+        with pytest.raises(PackRefused, match="it was made for another base"):
+            patch(base, delta)

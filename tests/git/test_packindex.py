@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import struct
+from array import array
 from collections.abc import Sequence
+from contextlib import closing
 from hashlib import sha1
 from pathlib import Path
 
 import pytest
+from dulwich.object_format import DEFAULT_OBJECT_FORMAT
+from dulwich.pack import load_pack_index
 from gitserver import commit
 from support.stockgit import git
 
 from mypaas_git.errors import PackRefused
-from mypaas_git.git.packindex import PackIndex
+from mypaas_git.git.packindex import FAR, PackIndex, write_index
 
 
 def index(ids: Sequence[bytes], offsets: Sequence[int], large: Sequence[int] = ()) -> bytes:
@@ -74,6 +78,21 @@ def test_offsets_beyond_two_gigabytes(tmp_path: Path) -> None:
     path.write_bytes(index([b"a" * 20, b"b" * 20], [12, 1 << 31], [5 << 31]))
     assert PackIndex(path).offset(b"b" * 20) == 5 << 31
     assert PackIndex(path).offset(b"a" * 20) == 12
+
+
+def test_what_is_written(tmp_path: Path) -> None:
+    """We find it again, and so does dulwich, which knows of crcs and checksums."""
+    path = tmp_path / "x.idx"
+    ids = [byte * 20 for byte in (b"\0", b"\5", b"a", b"\xff")]
+    offsets, crcs = [12, 5 << 31, FAR - 1, FAR], [0, 1, 0xFFFFFFFF, 0x01020304]
+    with path.open("wb") as file:
+        write_index(file, ids, array("Q", offsets), array("I", crcs), b"p" * 20)
+    found = PackIndex(path)
+    assert [found.offset(id_) for id_ in ids] == offsets
+    with closing(load_pack_index(path, DEFAULT_OBJECT_FORMAT)) as other:
+        other.check()
+        assert other.get_pack_checksum() == b"p" * 20
+        assert list(other.iterentries()) == list(zip(ids, offsets, crcs, strict=True))
 
 
 @pytest.mark.parametrize("damage", [b"", b"\0" * 2000, index([b"a" * 20], [12])[:-1]])
